@@ -1,0 +1,1 @@
+//! Tests against real processes; one module per subject.
