@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use nix::errno::Errno;
 
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Exit status of the program; the numbers above 1 are those of `sysexits.h`.
 ///
