@@ -1,1 +1,86 @@
-//! (to be written)
+//! Settings: one declaration each (`table.rs`), from the command line to [`Settings`].
+//!
+//! [`parse`] reads the layers (`layers.rs`: defaults < environment < command line) and resolves them
+//! (`settings.rs`). It is given arguments and environment, and gives back what to do: nothing here
+//! prints, exits, opens or changes anything.
+
+#![forbid(unsafe_code)]
+
+mod bind;
+mod command;
+mod layers;
+mod setting;
+mod settings;
+mod table;
+mod target;
+#[cfg(test)]
+mod tests;
+mod value;
+mod workers;
+
+use std::ffi::OsString;
+use std::path::Path;
+
+pub use bind::{Bind, DEFAULT_BIND, FIRST_FD, SOCKET_PATH_LENGTH};
+pub use command::command;
+pub use setting::{Environment, Kind, Section, Setting, TakesEffect, Value};
+pub use settings::{InterpreterSettings, Limits, Settings, UnderscoreFields};
+pub use table::SETTINGS;
+pub use target::Target;
+pub use value::{show_duration, show_size};
+pub use workers::{MAX_WORKERS, Pool, Workers};
+
+use crate::error::{Error, Exit, Result};
+use command::Arguments;
+use layers::{Layer, Layers};
+
+/// What the program is asked to do.
+#[derive(Debug)]
+pub enum Invocation {
+    Serve(Settings),
+    /// Import the app, report, exit.
+    Check(Settings),
+    /// Text for standard output; the exit status is 0.
+    Print(String),
+}
+
+/// Reads the arguments (the first is the program's name) and the environment.
+///
+/// # Errors
+/// [`Exit::Usage`] for a mistake on the command line, [`Exit::Config`] for one in the environment.
+pub fn parse(
+    args: impl Iterator<Item = OsString>,
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Result<Invocation> {
+    let directory = std::env::current_dir()
+        .map_err(|error| Error::io("cannot determine the working directory", &error))?;
+    parse_in(&directory, args, env)
+}
+
+fn parse_in(
+    directory: &Path,
+    args: impl Iterator<Item = OsString>,
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Result<Invocation> {
+    if directory.to_str().is_none() {
+        let message = format!(
+            "cannot run in {}: its name is not UTF-8",
+            directory.display()
+        );
+        return Err(Error::new(Exit::Config, message));
+    }
+    let command_line = match command::read(args)? {
+        Arguments::Print(text) => return Ok(Invocation::Print(text)),
+        Arguments::Layer(layer) => layer,
+    };
+    let layers = Layers(vec![
+        Layer::defaults(),
+        Layer::environment(&env)?,
+        command_line,
+    ]);
+    let settings = settings::resolve(&layers, directory)?;
+    Ok(match layers.switch("check")? {
+        true => Invocation::Check(settings),
+        false => Invocation::Serve(settings),
+    })
+}

@@ -1,0 +1,248 @@
+//! The settings as the rest of the program knows them: typed, checked, complete.
+//!
+//! [`resolve`] turns the layers of texts into [`Settings`]; it touches neither the file system nor
+//! the network. The supervisor sends the result to the master as JSON.
+
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::bind::Bind;
+use super::layers::Layers;
+use super::target::{self, Target};
+use super::value::show_size;
+use super::workers::Pool;
+use crate::error::{Error, Exit, Result};
+
+/// Everything an app was configured with. Paths are absolute.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    pub target: Target,
+    /// The name of the app in titles, logs and metrics.
+    pub name: String,
+    /// As named; when empty, the sockets passed by systemd, else [`super::DEFAULT_BIND`].
+    pub bind: Vec<Bind>,
+    pub backlog: u32,
+    pub workers: Pool,
+    pub interpreter: InterpreterSettings,
+    /// Mount prefix: empty, or `/prefix` without a final slash.
+    pub script_name: String,
+    pub limits: Limits,
+    pub underscore_fields: UnderscoreFields,
+}
+
+/// The Python the app runs in and what is prepared for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterpreterSettings {
+    /// A path, or a bare name to be looked up on `PATH`.
+    pub python: Option<PathBuf>,
+    pub venv: Option<PathBuf>,
+    /// Working directory of the app.
+    pub chdir: Option<PathBuf>,
+    /// Put in front of `sys.path`, in this order.
+    pub sys_path: Vec<PathBuf>,
+    /// Added to the environment of the app.
+    pub env: Vec<(String, String)>,
+}
+
+/// Bounds on what a client may make a worker hold, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Bytes of the request line.
+    pub request_line: usize,
+    /// Bytes of the whole head, request line included.
+    pub head: usize,
+    pub fields: usize,
+    /// Bytes of a request body; `u64::MAX` when unlimited.
+    pub max_body: u64,
+    /// Bytes of a body kept in memory; the rest of it goes to a file in `temp_dir`.
+    pub body_memory: u64,
+    /// `None` stands for the directory the operating system suggests.
+    pub temp_dir: Option<PathBuf>,
+    /// From the first byte of a head to its last.
+    pub head_timeout: Duration,
+    /// Without progress while a body is received.
+    pub body_timeout: Duration,
+    /// Without progress while a response is sent.
+    pub send_timeout: Duration,
+    /// Between two requests; `None` closes after each response.
+    pub keep_alive: Option<Duration>,
+    pub start_timeout: Duration,
+    pub graceful_timeout: Duration,
+    /// Open connections per worker.
+    pub max_connections: usize,
+    /// Bytes of a response that may wait for a slow reader before the app's iterator waits.
+    pub output_buffer: usize,
+}
+
+/// What becomes of a request field with `_` in its name: in the environ `X_Y` cannot be told from
+/// `X-Y`, so a client could forge what a proxy sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnderscoreFields {
+    Drop,
+    Refuse,
+    Keep,
+}
+
+/// `directory` is where the program was started: relative paths start there.
+pub(super) fn resolve(layers: &Layers, directory: &Path) -> Result<Settings> {
+    let target = resolve_target(layers)?;
+    let name = match layers.text("name")? {
+        Some(name) => layers
+            .check("name", target::check_name(&name))
+            .map(|()| name)?,
+        None => target.default_name(),
+    };
+    Ok(Settings {
+        target,
+        name,
+        bind: layers.list("bind", |text| {
+            let bind = text.parse::<Bind>()?.within(directory);
+            bind.check_length().map(|()| bind)
+        })?,
+        backlog: layers.number("backlog")?,
+        workers: layers.parsed("workers", str::parse)?,
+        interpreter: resolve_interpreter(layers, directory)?,
+        script_name: layers.parsed("script-name", read_script_name)?,
+        limits: resolve_limits(layers, directory)?,
+        underscore_fields: layers.parsed("underscore-fields", |text| match text {
+            "drop" => Ok(UnderscoreFields::Drop),
+            "refuse" => Ok(UnderscoreFields::Refuse),
+            "keep" => Ok(UnderscoreFields::Keep),
+            _ => Err(format!("{text:?} is unknown")),
+        })?,
+    })
+}
+
+/// The highest layer that names a target in either spelling wins, and may use only one of them.
+fn resolve_target(layers: &Layers) -> Result<Target> {
+    for layer in layers.highest_first() {
+        let (target, module, app) = (
+            layer.last("target"),
+            layer.last("module"),
+            layer.last("app"),
+        );
+        let (name, read) = match (target, module, app) {
+            (None, None, None) => continue,
+            (Some(target), None, None) => ("target", target.parse()),
+            (None, Some(module), app) => ("module", Target::new(module, app)),
+            (None, None, Some(_)) => (
+                "app",
+                Err("needs --module; the target may also be given as MODULE:EXPRESSION".to_owned()),
+            ),
+            (Some(target), ..) => (
+                "target",
+                Err(format!(
+                    "{target:?} is given, so --module and --app cannot be given as well"
+                )),
+            ),
+        };
+        return layer.check(name, read);
+    }
+    let message = "no application given; example: rswsgi myapp.wsgi:application";
+    Err(Error::new(Exit::Usage, message))
+}
+
+fn resolve_interpreter(layers: &Layers, directory: &Path) -> Result<InterpreterSettings> {
+    let path = |name| layers.path(name, directory);
+    let python = layers.text("python")?.map(|text| match text.contains('/') {
+        true => directory.join(text),
+        false => PathBuf::from(text),
+    });
+    Ok(InterpreterSettings {
+        python,
+        venv: path("venv")?,
+        chdir: path("chdir")?,
+        sys_path: layers.list("sys-path", |text| match text {
+            "" => Err("the path is empty".to_owned()),
+            _ => Ok(directory.join(text)),
+        })?,
+        env: layers.list("env", read_variable)?,
+    })
+}
+
+fn resolve_limits(layers: &Layers, directory: &Path) -> Result<Limits> {
+    let limits = Limits {
+        request_line: layers.number("limit-request-line")?,
+        head: layers.number("limit-head")?,
+        fields: layers.number("limit-fields")?,
+        max_body: match layers.number("max-body")? {
+            0 => u64::MAX,
+            bytes => bytes,
+        },
+        body_memory: layers.number("body-memory")?,
+        temp_dir: layers.path("temp-dir", directory)?,
+        head_timeout: layers.duration("head-timeout")?,
+        body_timeout: layers.duration("body-timeout")?,
+        send_timeout: layers.duration("send-timeout")?,
+        keep_alive: Some(layers.duration("keep-alive")?).filter(|time| !time.is_zero()),
+        start_timeout: layers.duration("start-timeout")?,
+        graceful_timeout: layers.duration("graceful-timeout")?,
+        max_connections: layers.number("max-connections")?,
+        output_buffer: layers.number("output-buffer")?,
+    };
+    if limits.request_line > limits.head {
+        let reason = format!(
+            "a request line of {} does not fit into a head of {}",
+            show_size(limits.request_line as u64),
+            show_size(limits.head as u64)
+        );
+        layers.check_first(&["limit-head", "limit-request-line"], Err(reason))?;
+    }
+    Ok(limits)
+}
+
+/// SCRIPT_NAME as PEP 3333 wants it: decoded, empty or `/prefix`.
+fn read_script_name(text: &str) -> Result<String, String> {
+    let strange = |c: char| c.is_control() || "?#".contains(c);
+    let reason = match text {
+        "" => return Ok(String::new()),
+        _ if !text.starts_with('/') => "does not start with '/'",
+        _ if text.ends_with('/') => "ends with '/'; leave it out",
+        _ if text.contains("//") => "has an empty segment",
+        _ if text.contains(strange) => "holds characters that cannot be part of a path",
+        _ => return Ok(text.to_owned()),
+    };
+    Err(format!("{text:?} {reason}"))
+}
+
+fn read_variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() && !text.contains('\0') => {
+            Ok((key.to_owned(), value.to_owned()))
+        }
+        _ => Err(format!("{text:?} is not KEY=VALUE")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_name_is_empty_or_a_prefix() {
+        for good in ["", "/a", "/a/b", "/ä b", "/%20"] {
+            assert_eq!(read_script_name(good), Ok(good.to_owned()));
+        }
+        for bad in [
+            "/", "a", "a/", "/a/", "//a", "/a//b", "/a?b", "/a#b", "/a\n",
+        ] {
+            assert!(read_script_name(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_variable_may_have_an_empty_value_but_not_an_empty_name() {
+        let pair = |key: &str, value: &str| Ok((key.to_owned(), value.to_owned()));
+        assert_eq!(read_variable("A=b"), pair("A", "b"));
+        assert_eq!(read_variable("A="), pair("A", ""));
+        assert_eq!(read_variable("A=b=c"), pair("A", "b=c"));
+        for bad in ["", "A", "=b", "A=\0"] {
+            assert!(read_variable(bad).is_err(), "{bad:?}");
+        }
+    }
+}

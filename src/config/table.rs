@@ -1,0 +1,398 @@
+//! The declarations of all settings, in the order of `--help`.
+//!
+//! To add one: declare it here, give it a field in `settings.rs`, read it in `resolve`. The tests
+//! below and those of `mod.rs` find what was forgotten.
+
+#![forbid(unsafe_code)]
+
+use super::setting::Environment::{Derived, None as NoVariable};
+use super::setting::Kind::{Choice, Duration, List, Number, Path, Size, Switch, Text};
+use super::setting::TakesEffect::{Live, Reload, Restart};
+use super::setting::{Section, Setting};
+
+const DAY: u64 = 86_400_000;
+const KIB: u64 = 1 << 10;
+const GIB: u64 = 1 << 30;
+
+/// What most settings of a section have in common.
+const APPLICATION: Setting = Setting {
+    name: "",
+    short: None,
+    value: "",
+    kind: Text,
+    section: Section::Application,
+    default: None,
+    environment: Derived,
+    takes_effect: Reload,
+    help: "",
+    long_help: "",
+};
+const LISTENING: Setting = Setting {
+    section: Section::Listening,
+    takes_effect: Restart,
+    ..APPLICATION
+};
+const WORKERS: Setting = Setting {
+    section: Section::Workers,
+    ..APPLICATION
+};
+const REQUESTS: Setting = Setting {
+    section: Section::Requests,
+    ..APPLICATION
+};
+
+pub static SETTINGS: &[Setting] = &[
+    Setting {
+        name: "target",
+        value: "MODULE[:EXPRESSION]",
+        help: "Application to serve, such as myapp.wsgi:application",
+        long_help: "MODULE is imported; EXPRESSION is a name in it (obj, obj.attribute) or a call that returns the \
+            application (create_app(\"production\", debug=False), literal arguments only). Without \
+            EXPRESSION it is application, else app.",
+        ..APPLICATION
+    },
+    Setting {
+        name: "module",
+        value: "NAME",
+        // RSWSGI_MODULE names the extension module.
+        environment: NoVariable,
+        help: "Module of the application, instead of MODULE",
+        ..APPLICATION
+    },
+    Setting {
+        name: "app",
+        value: "NAME",
+        environment: NoVariable,
+        help: "Name or call in --module, instead of EXPRESSION",
+        ..APPLICATION
+    },
+    Setting {
+        name: "name",
+        value: "NAME",
+        takes_effect: Restart,
+        help: "Name of the app in process titles, logs and metrics",
+        long_help: "Letters, digits, '-', '_' and '.'. By default the part of MODULE before the first dot.",
+        ..APPLICATION
+    },
+    Setting {
+        name: "python",
+        value: "PATH",
+        kind: Path,
+        help: "Python interpreter to run the application in",
+        long_help: "A path, or a name to be found on PATH; CPython 3.10 or later. By default the one of --venv, the one \
+            beside rswsgi, the one of $VIRTUAL_ENV, or python3 on PATH.",
+        ..APPLICATION
+    },
+    Setting {
+        name: "venv",
+        value: "DIR",
+        kind: Path,
+        help: "Virtual environment of the application",
+        long_help: "Its bin/python is used.",
+        ..APPLICATION
+    },
+    Setting {
+        name: "chdir",
+        value: "DIR",
+        kind: Path,
+        help: "Working directory of the application",
+        long_help: "Set before MODULE is imported, and searched for it. By default the directory rswsgi was started in.",
+        ..APPLICATION
+    },
+    Setting {
+        name: "sys-path",
+        value: "DIR",
+        kind: List { separator: ':' },
+        help: "Directory to put in front of sys.path; repeatable",
+        ..APPLICATION
+    },
+    Setting {
+        name: "env",
+        value: "KEY=VALUE",
+        kind: List { separator: '\n' },
+        help: "Environment variable for the application; repeatable",
+        ..APPLICATION
+    },
+    Setting {
+        name: "script-name",
+        value: "PREFIX",
+        default: Some(""),
+        help: "Path the application is mounted at, such as /shop",
+        long_help: "It is taken off PATH_INFO and becomes SCRIPT_NAME; it starts with '/' and does not end with one.",
+        ..APPLICATION
+    },
+    Setting {
+        name: "bind",
+        short: Some('b'),
+        value: "ADDR",
+        kind: List { separator: ',' },
+        help: "Address to listen on; repeatable [127.0.0.1:8000]",
+        long_help: "HOST:PORT, [IPV6]:PORT, :PORT for every address of the machine, unix:/path for a Unix socket, \
+            unix:@name for an abstract one, fd://N for an inherited listening socket. Sockets passed by systemd \
+            are taken without being named; the default applies when there are none. \
+            unix:/path?mode=660&user=U&group=G sets who may connect: by default mode 660 and the user and group of \
+            rswsgi, so a web server that runs as another user needs group=www-data (its group) or mode=666.",
+        ..LISTENING
+    },
+    Setting {
+        name: "backlog",
+        value: "NUMBER",
+        kind: Number(1..=65_535),
+        default: Some("2048"),
+        help: "Connections the kernel may queue per listener",
+        long_help: "The kernel lowers it to net.core.somaxconn. It does not apply to inherited sockets.",
+        ..LISTENING
+    },
+    Setting {
+        name: "workers",
+        short: Some('w'),
+        value: "N",
+        default: Some("auto"),
+        help: "Number of workers, or auto for one per CPU",
+        ..WORKERS
+    },
+    Setting {
+        name: "max-connections",
+        value: "NUMBER",
+        kind: Number(1..=1_000_000),
+        default: Some("1024"),
+        help: "Open connections per worker",
+        long_help: "A worker that has as many accepts no more until one is closed.",
+        ..WORKERS
+    },
+    Setting {
+        name: "start-timeout",
+        value: "TIME",
+        kind: Duration(100..=DAY),
+        default: Some("60s"),
+        help: "Time until the application is imported and the workers are ready",
+        ..WORKERS
+    },
+    Setting {
+        name: "graceful-timeout",
+        value: "TIME",
+        kind: Duration(0..=DAY),
+        default: Some("30s"),
+        help: "Time running requests have to finish on stop and reload",
+        ..WORKERS
+    },
+    Setting {
+        name: "limit-request-line",
+        value: "SIZE",
+        kind: Size(256..=64 * KIB),
+        default: Some("8k"),
+        help: "Largest request line (414 beyond)",
+        ..REQUESTS
+    },
+    Setting {
+        name: "limit-head",
+        value: "SIZE",
+        kind: Size(KIB..=1024 * KIB),
+        default: Some("64k"),
+        help: "Largest request head, request line included (431 beyond)",
+        ..REQUESTS
+    },
+    Setting {
+        name: "limit-fields",
+        value: "NUMBER",
+        kind: Number(1..=256),
+        default: Some("100"),
+        help: "Most header fields in a request (431 beyond)",
+        ..REQUESTS
+    },
+    Setting {
+        name: "underscore-fields",
+        value: "ACTION",
+        kind: Choice(&["drop", "refuse", "keep"]),
+        default: Some("drop"),
+        help: "Treatment of header fields with '_' in their name: drop, refuse, keep",
+        long_help: "X_User and X-User are the same HTTP_X_USER to an application: a client could forge what a proxy sets. \
+            refuse answers 400.",
+        ..REQUESTS
+    },
+    Setting {
+        name: "max-body",
+        value: "SIZE",
+        kind: Size(0..=u64::MAX >> 1),
+        default: Some("256m"),
+        help: "Largest request body (413 beyond), 0 for no limit",
+        ..REQUESTS
+    },
+    Setting {
+        name: "body-memory",
+        value: "SIZE",
+        kind: Size(0..=GIB),
+        default: Some("1m"),
+        help: "Request body kept in memory; a larger one goes to a temporary file",
+        ..REQUESTS
+    },
+    Setting {
+        name: "temp-dir",
+        value: "DIR",
+        kind: Path,
+        help: "Directory for the temporary files of large bodies",
+        long_help: "They have no name and vanish with the worker. By default $TMPDIR, else /tmp.",
+        ..REQUESTS
+    },
+    Setting {
+        name: "head-timeout",
+        value: "TIME",
+        kind: Duration(100..=DAY),
+        default: Some("10s"),
+        help: "Time for a request head to arrive, from its first byte",
+        ..REQUESTS
+    },
+    Setting {
+        name: "body-timeout",
+        value: "TIME",
+        kind: Duration(100..=DAY),
+        default: Some("30s"),
+        help: "Time without progress while a request body arrives",
+        ..REQUESTS
+    },
+    Setting {
+        name: "send-timeout",
+        value: "TIME",
+        kind: Duration(100..=DAY),
+        default: Some("60s"),
+        help: "Time without progress while a response is sent",
+        ..REQUESTS
+    },
+    Setting {
+        name: "keep-alive",
+        value: "TIME",
+        kind: Duration(0..=DAY),
+        default: Some("75s"),
+        help: "Time an idle connection is kept open, 0 to close after each response",
+        long_help: "It should be longer than what the proxy in front keeps its own side open (nginx: 60s), so that the \
+            proxy never sends a request into a connection that is being closed.",
+        ..REQUESTS
+    },
+    Setting {
+        name: "output-buffer",
+        value: "SIZE",
+        kind: Size(0..=GIB),
+        default: Some("1m"),
+        help: "Response that may wait for a slow reader before the application waits",
+        ..REQUESTS
+    },
+    Setting {
+        name: "check",
+        kind: Switch,
+        section: Section::Actions,
+        environment: NoVariable,
+        takes_effect: Live,
+        help: "Check the settings and import the application, then exit",
+        ..APPLICATION
+    },
+];
+
+/// The declaration of `name`.
+pub fn setting(name: &str) -> &'static Setting {
+    SETTINGS
+        .iter()
+        .find(|setting| setting.name == name)
+        .expect("only declared settings are asked for, a test resolves them all")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_flags_and_variables_are_unique() {
+        let count = SETTINGS.len();
+        let names: BTreeSet<_> = SETTINGS.iter().map(|s| s.name).collect();
+        assert_eq!(names.len(), count);
+        let variables: Vec<_> = SETTINGS.iter().filter_map(Setting::variable).collect();
+        assert_eq!(
+            variables.iter().collect::<BTreeSet<_>>().len(),
+            variables.len()
+        );
+        let shorts: Vec<_> = SETTINGS.iter().filter_map(|s| s.short).collect();
+        assert_eq!(shorts.iter().collect::<BTreeSet<_>>().len(), shorts.len());
+        assert!(!names.contains("help") && !names.contains("version"));
+    }
+
+    #[test]
+    fn names_are_lower_case_words_joined_by_dashes() {
+        for Setting { name, .. } in SETTINGS {
+            let word =
+                |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase());
+            assert!(name.split('-').all(word), "{name}");
+        }
+    }
+
+    #[test]
+    fn no_variable_is_used_for_something_else() {
+        for setting in SETTINGS {
+            let variable = setting.variable().unwrap_or_default();
+            assert!(!["RSWSGI_MODULE", "RSWSGI_UNDER_TEST"].contains(&variable.as_str()));
+        }
+    }
+
+    #[test]
+    fn defaults_are_values_of_their_kind() {
+        for setting in SETTINGS {
+            if let Some(default) = setting.default {
+                assert!(setting.kind.read(default).is_ok(), "{}", setting.name);
+            }
+            let alternative = matches!(setting.kind, List { .. } | Switch);
+            assert!(
+                !alternative || setting.default.is_none(),
+                "{}",
+                setting.name
+            );
+        }
+    }
+
+    #[test]
+    fn help_is_one_line_of_ascii_without_a_full_stop() {
+        for Setting { name, help, .. } in SETTINGS {
+            assert!(
+                !help.is_empty() && help.len() <= 75,
+                "{name}: {}",
+                help.len()
+            );
+            assert!(help.is_ascii() && !help.contains('\n'), "{name}");
+            assert!(!help.ends_with(['.', ' ']), "{name}");
+            assert!(help.starts_with(|c: char| c.is_ascii_uppercase()), "{name}");
+        }
+    }
+
+    #[test]
+    fn long_help_is_sentences() {
+        for Setting {
+            name, long_help, ..
+        } in SETTINGS
+        {
+            assert!(long_help.is_ascii() && !long_help.contains("  "), "{name}");
+            assert!(long_help.is_empty() || long_help.ends_with('.'), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_default_that_depends_on_systemd_is_shown_too() {
+        assert!(setting("bind").help.contains(crate::config::DEFAULT_BIND));
+    }
+
+    #[test]
+    fn exactly_the_switches_have_no_value() {
+        for setting in SETTINGS {
+            let switch = matches!(setting.kind, Switch);
+            assert_eq!(setting.value.is_empty(), switch, "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn choices_are_named_in_the_help() {
+        for setting in SETTINGS {
+            if let Choice(choices) = setting.kind {
+                for choice in choices {
+                    assert!(setting.help.contains(choice), "{}: {choice}", setting.name);
+                }
+            }
+        }
+    }
+}
