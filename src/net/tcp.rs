@@ -135,7 +135,7 @@ fn refused(address: SocketAddr, errno: Errno) -> Error {
         Errno::EACCES | Errno::EPERM => {
             error.advise("low ports need CAP_NET_BIND_SERVICE or a socket passed by systemd")
         }
-        Errno::EADDRINUSE => error.advise(format_args!("ss -ltnp 'sport = {port}' tells by whom")),
+        Errno::EADDRINUSE => error.advise(format_args!("ss -ltnp 'sport = :{port}' tells by whom")),
         Errno::EADDRNOTAVAIL => error.advise("no interface has this address"),
         _ => error,
     }
