@@ -15,3 +15,4 @@ pub mod config;
 pub mod error;
 pub mod http;
 pub mod net;
+pub mod sys;

@@ -1,1 +1,172 @@
-//! (to be written)
+//! Listeners: bound by us or inherited, then all alike.
+//!
+//! [`open`] gives the supervisor its listeners; they stay open for its whole life and are described
+//! to a master by [`ListenerSpec`]. Nothing here accepts: that is the workers' work.
+
+#![forbid(unsafe_code)]
+
+mod access;
+mod adopt;
+mod listener;
+mod tcp;
+mod unix;
+
+pub use access::DEFAULT_MODE;
+pub use adopt::{LISTEN_VARIABLES, Passed, adopt, passed};
+pub use listener::{Kind, Listener, ListenerSpec};
+
+use crate::config::{Bind, DEFAULT_BIND};
+use crate::error::{Error, Exit, Result};
+use access::Access;
+
+/// All listeners of an app: the sockets that were passed, then those named; the default address if
+/// there are neither. A socket that is passed as well as named (`fd://3`) is one listener.
+pub fn open(binds: &[Bind], passed: &[Passed], backlog: u32) -> Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    for socket in passed {
+        listeners.push(adopt(socket)?);
+    }
+    for (index, named) in binds.iter().enumerate() {
+        let taken = |fd: i32| passed.iter().any(|socket| socket.fd == fd);
+        match named {
+            _ if binds[..index].contains(named) => {}
+            Bind::Fd(fd) if taken(*fd) => {}
+            _ => listeners.extend(bind(named, backlog)?),
+        }
+    }
+    if listeners.is_empty() {
+        let default = DEFAULT_BIND
+            .parse()
+            .map_err(|reason: String| Error::new(Exit::Internal, reason))?;
+        listeners = bind(&default, backlog)?;
+    }
+    Ok(listeners)
+}
+
+/// Binds one address; a host name may stand for several.
+pub fn bind(bind: &Bind, backlog: u32) -> Result<Vec<Listener>> {
+    match bind {
+        Bind::Unix {
+            path,
+            mode,
+            user,
+            group,
+        } => {
+            let access =
+                Access::new(*mode, user.as_deref(), group.as_deref()).map_err(|reason| {
+                    Error::new(Exit::Config, format!("cannot bind {bind}: {reason}"))
+                })?;
+            Ok(vec![unix::bind_path(path, &access, backlog)?])
+        }
+        Bind::Abstract(name) => Ok(vec![unix::bind_abstract(name, backlog)?]),
+        Bind::Tcp { host, port } => tcp::bind(host, *port, backlog),
+        Bind::Fd(fd) => Ok(vec![adopt(&Passed::unnamed(*fd))?]),
+    }
+}
+
+/// `http://127.0.0.1:8000, unix:/run/a.sock`, for the line that announces the start.
+pub fn serves(listeners: &[Listener]) -> String {
+    let names: Vec<_> = listeners.iter().map(Listener::name).collect();
+    names.join(", ")
+}
+
+/// The kernel lowers the backlog to net.core.somaxconn; nix refuses more than its default of 4096,
+/// so a larger one asks for all there is.
+fn backlog_of(backlog: u32) -> nix::sys::socket::Backlog {
+    use nix::sys::socket::Backlog;
+    i32::try_from(backlog)
+        .ok()
+        .and_then(|backlog| Backlog::new(backlog).ok())
+        .unwrap_or(Backlog::MAXALLOWABLE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::os::fd::IntoRawFd;
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// A directory of one test, removed when it ends.
+    pub(super) struct Directory(PathBuf);
+
+    pub(super) fn directory() -> Directory {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("rswsgi-net-{}-{count}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Directory(path)
+    }
+
+    impl Directory {
+        pub(super) fn path(&self, name: &str) -> PathBuf {
+            self.0.join(name)
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn inherited() -> i32 {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        nix::unistd::dup(&socket).unwrap().into_raw_fd()
+    }
+
+    #[test]
+    fn a_passed_socket_replaces_the_default_address() {
+        let passed = [Passed::unnamed(inherited())];
+        let listeners = open(&[], &passed, 16).unwrap();
+        assert_eq!(listeners.len(), 1);
+        assert!(serves(&listeners).starts_with("http://127.0.0.1:"));
+        assert!(!serves(&listeners).ends_with(":8000"));
+    }
+
+    #[test]
+    fn a_socket_passed_and_named_is_one_listener() {
+        let fd = inherited();
+        let binds = [Bind::Fd(fd), "127.0.0.1:0".parse().unwrap()];
+        let listeners = open(&binds, &[Passed::unnamed(fd)], 16).unwrap();
+        assert_eq!(listeners.len(), 2);
+    }
+
+    #[test]
+    fn an_address_named_twice_is_bound_once() {
+        let fd = Bind::Fd(inherited());
+        assert_eq!(open(&[fd.clone(), fd], &[], 16).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn every_form_of_address_can_be_bound_and_announced() {
+        let directory = directory();
+        let path = directory.path("a.sock");
+        let text = format!("unix:{}?mode=600", path.display());
+        let binds = [text.parse().unwrap(), "127.0.0.1:0".parse().unwrap()];
+        let listeners = open(&binds, &[], 16).unwrap();
+        let start = format!("unix:{}, http://127.0.0.1:", path.display());
+        assert!(serves(&listeners).starts_with(&start));
+    }
+
+    #[test]
+    fn an_owner_that_does_not_exist_is_a_mistake_in_the_configuration() {
+        let named: Bind = "unix:/nowhere/a.sock?user=no-such-user".parse().unwrap();
+        let error = bind(&named, 16).unwrap_err();
+        assert_eq!(error.exit(), Exit::Config);
+        assert!(
+            error
+                .to_string()
+                .ends_with("there is no user \"no-such-user\""),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_backlog_beyond_the_default_maximum_asks_for_all() {
+        assert_eq!(i32::from(backlog_of(2048)), 2048);
+        assert_eq!(i32::from(backlog_of(65_535)), -1);
+    }
+}

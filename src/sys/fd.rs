@@ -1,0 +1,82 @@
+//! Taking ownership of descriptors this process was started with.
+//!
+//! A number from the environment or the command line says nothing about who owns the descriptor
+//! behind it. What tells an inherited one from all others is that it survived the exec: it lacks
+//! FD_CLOEXEC, which every descriptor opened by this program has from its first moment.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+/// Takes the inherited descriptor `fd` and makes it close-on-exec; it can be taken once.
+///
+/// Call it while the program starts: two threads that claim the same number at the same moment
+/// could both succeed.
+///
+/// # Errors
+/// `EBADF` when nothing is open as `fd`, `EBUSY` when it is not inherited or was claimed before; or
+/// those of fcntl(2).
+pub fn claim(fd: RawFd) -> io::Result<OwnedFd> {
+    let flags = descriptor_flags(fd)?;
+    if flags & libc::FD_CLOEXEC != 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    set_descriptor_flags(fd, flags | libc::FD_CLOEXEC)?;
+    // SAFETY: `fd` is open (fcntl just succeeded, so it is not -1 either). Nothing else in this
+    // process owns it: it lacked FD_CLOEXEC, which owned descriptors have.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn descriptor_flags(fd: RawFd) -> io::Result<libc::c_int> {
+    // SAFETY: F_GETFD takes no argument and touches no memory; a number that is not open gives EBADF.
+    match unsafe { libc::fcntl(fd, libc::F_GETFD) } {
+        -1 => Err(io::Error::last_os_error()),
+        flags => Ok(flags),
+    }
+}
+
+fn set_descriptor_flags(fd: RawFd, flags: libc::c_int) -> io::Result<()> {
+    // SAFETY: F_SETFD takes one int and touches no memory; a number that is not open gives EBADF.
+    match unsafe { libc::fcntl(fd, libc::F_SETFD, flags) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::{AsRawFd, IntoRawFd};
+
+    /// dup(2) clears FD_CLOEXEC: the copy looks like one that was inherited.
+    fn inherited() -> RawFd {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        nix::unistd::dup(&file).unwrap().into_raw_fd()
+    }
+
+    #[test]
+    fn an_inherited_descriptor_is_claimed_once_and_is_then_close_on_exec() {
+        let number = inherited();
+        let owned = claim(number).unwrap();
+        assert_eq!(owned.as_raw_fd(), number);
+        assert_eq!(descriptor_flags(number).unwrap(), libc::FD_CLOEXEC);
+        let again = claim(number).unwrap_err();
+        assert_eq!(again.raw_os_error(), Some(libc::EBUSY));
+    }
+
+    #[test]
+    fn a_descriptor_that_is_owned_already_is_refused() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let error = claim(file.as_raw_fd()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
+    }
+
+    #[test]
+    fn a_number_that_is_not_open_is_refused() {
+        for number in [-1, i32::MIN, i32::MAX] {
+            let error = claim(number).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EBADF), "{number}");
+        }
+    }
+}
