@@ -209,8 +209,7 @@ fn tokenize<'b, 's>(
     let good = method.len() <= syntax::MAX_METHOD
         && line <= limits.request_line
         && len <= limits.head
-        && target.is_ascii()
-        && has_crlf_only(&buf[..len], start + line, fields);
+        && has_crlf_only(&buf[..len], fields);
     good.then_some(Raw {
         method,
         target,
@@ -223,10 +222,9 @@ fn tokenize<'b, 's>(
 /// httparse accepts a bare LF as a line end. It refuses LF anywhere else and CR without LF, so the
 /// two bytes before each field name, and the four that end the head, tell for every line.
 #[inline]
-fn has_crlf_only(head: &[u8], line_end: usize, fields: &[httparse::Header<'_>]) -> bool {
+fn has_crlf_only(head: &[u8], fields: &[httparse::Header<'_>]) -> bool {
     let origin = head.as_ptr().addr();
     head.ends_with(b"\r\n\r\n")
-        && head[line_end] == b'\r'
         && fields.iter().all(|field| {
             let name = field.name.as_ptr().addr() - origin;
             head[name - 2] == b'\r'

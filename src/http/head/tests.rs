@@ -491,6 +491,55 @@ fn refuses_more_fields_than_its_limit() {
 }
 
 #[test]
+fn finds_an_underscore_anywhere_in_a_name() {
+    for length in 1..40 {
+        let mut name = vec![b'^'; length];
+        assert!(environ_worthy(&name, Underscores::Drop), "{length}");
+        for at in 0..length {
+            name[at] = b'_';
+            assert!(
+                !environ_worthy(&name, Underscores::Drop),
+                "{at} of {length}"
+            );
+            name[at] = b'^';
+        }
+    }
+}
+
+#[test]
+fn names_the_first_fault_of_an_incomplete_head() {
+    use Refusal::*;
+    refuses(&[
+        (b"G(", BadMethod),
+        (b"GET /#", BadTarget),
+        (b"GET /\x80", BadTarget),
+        (b"GET /# HTTP/1.1\nHost", BadTarget),
+        (b"GET / HTTP/2", BadVersion),
+        (b"GET / HTTP/1.1\n", BareLf),
+        (b"GET / HTTP/1.1\r\nX ", SpaceBeforeColon),
+        (b"GET / HTTP/1.1\r\nX: \x00", BadFieldValue),
+        (b"GET / HTTP/1.1\r\nX: y\r\n ", ObsFold),
+    ]);
+}
+
+#[test]
+fn waits_while_only_blank_lines_have_arrived() {
+    for (bytes, complete) in [
+        (&b""[..], false),
+        (b"\r", false),
+        (b"\r\n\r\n", false),
+        (b"\r\n\r\n\r\n\r\n", false),
+        (b"\r\n\r\n\r\n\r\n\r\n", true),
+        (b"\n", true),
+        (b"\r\r", true),
+    ] {
+        let limits = Limits::default();
+        assert_eq!(is_complete(bytes, &limits, &mut 0), complete);
+        assert_eq!(verdict(bytes, &limits).is_err(), complete);
+    }
+}
+
+#[test]
 fn scans_no_byte_twice_while_a_head_arrives() {
     let bytes = get(&["X: y"; 50]);
     let mut scanned_to = 0;
@@ -502,4 +551,8 @@ fn scans_no_byte_twice_while_a_head_arrives() {
         assert_eq!(scanned_to, end);
     }
     assert!(is_complete(&bytes, &Limits::default(), &mut scanned_to));
+    // A line end that it would report, had it not been told that it saw this part before.
+    let seen = b"GET / HTTP/1.1\nHost: a";
+    assert!(is_complete(seen, &Limits::default(), &mut 0));
+    assert!(!is_complete(seen, &Limits::default(), &mut 15));
 }
