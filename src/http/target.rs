@@ -135,7 +135,7 @@ fn is_bracketed(host: &[u8]) -> bool {
 
 /// `*DIGIT` (RFC 3986 §3.2.3), so possibly empty, within the range of a port.
 fn is_port(port: &[u8]) -> bool {
-    port.is_empty() || (port.len() <= 5 && decimal(port).is_some_and(|n| n <= 65535))
+    port.is_empty() || decimal(port).is_some_and(|n| n <= 65535)
 }
 
 /// Host name and port of a validated host; an IPv6 address keeps its brackets, as `SERVER_NAME`
