@@ -4,15 +4,37 @@
 //! (`tests/layering.rs` checks).
 //!
 //! ```text
-//! sys         kernel: processes, descriptors, shared memory, epoll (unsafe island 1)
+//! sys         kernel: processes, descriptors, shared memory, sockets, signals (unsafe island 1)
 //! error       program errors and exit statuses
-//! config      settings: one declaration each, command line to `Settings`
+//! log         lines on standard error
+//! config      settings: one declaration each, from the command line to `Settings`
 //! http        HTTP/1.1 without I/O: heads, chunked bodies, response encoding
-//! net         listeners: bind, adopt
+//! schedule    decisions about processes, without processes
+//! scoreboard  what each worker is doing: shared memory
+//! net         listeners: bound, adopted
+//! link        what supervisor and master say to each other
+//! python      CPython: strings, calls, forks, tracebacks (unsafe island 2)
+//! wsgi        PEP 3333: from a request to a response
+//! worker      the process that serves: event loop, connections
+//! master      the process that imports the application and forks workers
+//! supervisor  the process that starts and replaces masters; never Python
 //! ```
+//!
+//! Three processes, one library: `rswsgi` (the binary) is the supervisor; it starts an interpreter,
+//! which loads this library as the extension module `rswsgi` and becomes a master; workers are its
+//! forks.
 
 pub mod config;
 pub mod error;
 pub mod http;
+mod link;
+mod log;
+mod master;
 pub mod net;
+mod python;
+mod schedule;
+mod scoreboard;
+pub mod supervisor;
 pub mod sys;
+mod worker;
+mod wsgi;

@@ -28,6 +28,21 @@ pub fn claim(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// A close-on-exec duplicate of a descriptor that foreign code owns and names by its number, as
+/// `fileno()` does.
+///
+/// # Errors
+/// `EBADF` when nothing is open as `fd`; or those of fcntl(2).
+pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC takes one int and touches no memory; a number that is not open gives
+    // EBADF.
+    match unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: the kernel has just made this descriptor for us.
+        copy => Ok(unsafe { OwnedFd::from_raw_fd(copy) }),
+    }
+}
+
 fn descriptor_flags(fd: RawFd) -> io::Result<libc::c_int> {
     // SAFETY: F_GETFD takes no argument and touches no memory; a number that is not open gives EBADF.
     match unsafe { libc::fcntl(fd, libc::F_GETFD) } {

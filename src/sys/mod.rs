@@ -1,3 +1,15 @@
-//! The kernel: thin, safe wrappers around what neither `std` nor nix offers as safe.
+//! The kernel, as the rest of the program wants to see it: processes, descriptors, shared memory,
+//! sockets, signals, clocks. One of the two places where `unsafe` is allowed; it knows nothing of
+//! HTTP, WSGI or Python and makes no decisions.
+#![allow(unsafe_code)]
 
+pub mod clock;
 pub mod fd;
+pub mod memory;
+pub mod notify;
+pub mod orphan;
+pub mod process;
+pub mod seqpacket;
+pub mod signal;
+pub mod socket;
+pub mod title;

@@ -1,0 +1,99 @@
+//! What a supervisor and a master say to each other, as JSON over a [`Channel`].
+//!
+//! A master runs as the application's user: to the supervisor its reports are untrusted. They are
+//! bounded by the channel, and no number in them is acted upon.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Settings;
+use crate::net::ListenerSpec;
+use crate::sys::seqpacket::{Channel, MAX_MESSAGE};
+
+/// The version of this program; supervisor and extension module have to be of the same.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What a master is started for.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Purpose {
+    Serve,
+    /// Import the application, report, leave.
+    Check,
+}
+
+/// The first message to a master.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Assignment {
+    pub version: String,
+    pub purpose: Purpose,
+    pub generation: u64,
+    pub workers: usize,
+    pub settings: Settings,
+    /// Inherited under the same numbers.
+    pub listeners: Vec<ListenerSpec>,
+    pub scoreboard: i32,
+}
+
+/// What a master says.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Report {
+    /// All workers of the pool serve; for [`Purpose::Check`], the application is loaded.
+    Ready { python: String, import_millis: u64 },
+    /// The generation cannot be brought up.
+    Failed { reason: String, traceback: String },
+}
+
+/// What a supervisor says after the assignment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// Finish what runs, then leave.
+    Drain,
+    /// Leave now.
+    Stop,
+}
+
+/// The longest text in a report; JSON may take six bytes for one.
+const MAX_TEXT: usize = MAX_MESSAGE / 16;
+
+/// Keeps the start and, above all, the end of a long text.
+fn shorten(text: String) -> String {
+    if text.len() <= MAX_TEXT {
+        return text;
+    }
+    let start = text.floor_char_boundary(MAX_TEXT / 4);
+    let end = text.ceil_char_boundary(text.len() - MAX_TEXT / 2);
+    format!("{}\n[...]\n{}", &text[..start], &text[end..])
+}
+
+impl Report {
+    pub fn failed(reason: impl Into<String>, traceback: impl Into<String>) -> Self {
+        Report::Failed {
+            reason: shorten(reason.into()),
+            traceback: shorten(traceback.into()),
+        }
+    }
+}
+
+pub fn send<T: Serialize>(channel: &Channel, message: &T) -> std::io::Result<()> {
+    channel.send(&serde_json::to_vec(message)?)
+}
+
+pub fn read<'a, T: Deserialize<'a>>(message: &'a [u8]) -> std::io::Result<T> {
+    Ok(serde_json::from_slice(message)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_report_fits_a_message_and_keeps_the_end_of_the_traceback() {
+        let text = "\u{1}".repeat(1 << 20) + "ValueError: the end";
+        let report = Report::failed(text.clone(), text);
+        let message = serde_json::to_vec(&report).unwrap();
+        assert!(message.len() <= MAX_MESSAGE, "{}", message.len());
+        let Report::Failed { traceback, .. } = read(&message).unwrap() else {
+            panic!("another report");
+        };
+        assert!(traceback.ends_with("ValueError: the end"));
+    }
+}

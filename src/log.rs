@@ -1,0 +1,125 @@
+//! Log lines on standard error: time, who speaks, level, text; one `write(2)` each, so that lines
+//! of different processes do not mix.
+
+use std::fmt;
+use std::io::Write;
+use std::sync::Mutex;
+use std::time::SystemTime;
+
+use crate::sys::clock::{Nanos, SECOND};
+
+/// Who speaks: `supervisor`, `master [shop gen 3]`, `worker 2 [shop gen 3]`.
+static IDENTITY: Mutex<String> = Mutex::new(String::new());
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    Error,
+    Warning,
+    Info,
+}
+
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Level::Error => "error",
+            Level::Warning => "warning",
+            Level::Info => "info",
+        }
+    }
+}
+
+pub fn set_identity(identity: String) {
+    if let Ok(mut current) = IDENTITY.lock() {
+        *current = identity;
+    }
+}
+
+/// Writes one entry. A log that cannot be written is no reason to stop serving.
+pub fn write(level: Level, text: fmt::Arguments<'_>) {
+    let time = humantime::format_rfc3339_millis(SystemTime::now());
+    let identity = IDENTITY
+        .lock()
+        .map_or_else(|_| String::new(), |i| i.clone());
+    let text = text.to_string();
+    let entry = format!(
+        "{time} rswsgi: {identity}: {}: {}\n",
+        level.name(),
+        text.trim_end()
+    );
+    let _ = std::io::stderr().write_all(entry.as_bytes());
+}
+
+macro_rules! error {
+    ($($text:tt)*) => { $crate::log::write($crate::log::Level::Error, format_args!($($text)*)) };
+}
+macro_rules! warning {
+    ($($text:tt)*) => { $crate::log::write($crate::log::Level::Warning, format_args!($($text)*)) };
+}
+macro_rules! info {
+    ($($text:tt)*) => { $crate::log::write($crate::log::Level::Info, format_args!($($text)*)) };
+}
+pub(crate) use {error, info, warning};
+
+/// At most so many entries per second about something that clients can cause at will.
+#[derive(Debug)]
+pub struct Throttle {
+    per_second: u32,
+    window: Nanos,
+    used: u32,
+    withheld: u64,
+}
+
+/// Whether an entry may be written.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Allowed {
+    No,
+    /// With the number of entries withheld since the last one.
+    Yes {
+        withheld: u64,
+    },
+}
+
+impl Throttle {
+    pub fn new(per_second: u32) -> Self {
+        Self {
+            per_second,
+            window: 0,
+            used: 0,
+            withheld: 0,
+        }
+    }
+
+    pub fn ask(&mut self, now: Nanos) -> Allowed {
+        if now >= self.window.saturating_add(SECOND) {
+            self.window = now;
+            self.used = 0;
+        }
+        if self.used == self.per_second {
+            self.withheld += 1;
+            return Allowed::No;
+        }
+        self.used += 1;
+        Allowed::Yes {
+            withheld: std::mem::take(&mut self.withheld),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_throttle_withholds_and_tells_how_many() {
+        let mut throttle = Throttle::new(2);
+        let start = 5 * SECOND;
+        assert_eq!(throttle.ask(start), Allowed::Yes { withheld: 0 });
+        assert_eq!(throttle.ask(start + 1), Allowed::Yes { withheld: 0 });
+        assert_eq!(throttle.ask(start + 2), Allowed::No);
+        assert_eq!(throttle.ask(start + 3), Allowed::No);
+        let later = start + SECOND;
+        assert_eq!(throttle.ask(later), Allowed::Yes { withheld: 2 });
+        assert_eq!(throttle.ask(later), Allowed::Yes { withheld: 0 });
+        assert_eq!(throttle.ask(later), Allowed::No);
+    }
+}

@@ -1,0 +1,408 @@
+//! A master: the process of one generation that imports the application once and forks its
+//! workers. It serves no client.
+//!
+//! ```text
+//! assignment -> import -> freeze -> fork workers -> ready
+//!            -> replace what ends -> ordered (or orphaned): drain, leave
+//! ```
+//!
+//! It speaks with the supervisor and with each worker over a channel of its own; the end of a
+//! channel means that the process behind it is gone.
+
+mod module;
+mod workers;
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use pyo3::prelude::*;
+
+use crate::config::Settings;
+use crate::link::{self, Assignment, Order, Purpose, Report, VERSION};
+use crate::log;
+use crate::net::{Kind, Listener};
+use crate::python::{Fork, Startup, fork, leave};
+use crate::scoreboard::Scoreboard;
+use crate::sys::clock::{self, MILLISECOND, Nanos};
+use crate::sys::process::exit_now;
+use crate::sys::seqpacket::{Channel, Received};
+use crate::sys::signal::{Held, Inbox};
+use crate::sys::{fd, orphan, title};
+use crate::worker::{self, Leave, Plan, Worker};
+use crate::wsgi::{Application, Origin};
+use workers::Workers;
+
+/// Exit statuses of a master, for the supervisor's log (`sysexits.h`).
+const INTERNAL: i32 = 70;
+const CONFIG: i32 = 78;
+
+/// How long an orphaned worker may go on: "gone within a second or two".
+const ORPHAN_GRACE: Duration = Duration::from_millis(1500);
+
+/// What a master knows after the import; a forked worker takes what it needs of it.
+struct Master {
+    supervisor: Channel,
+    assignment: Assignment,
+    startup: Startup,
+    application: Py<PyAny>,
+    listeners: Vec<Listener>,
+    scoreboard: Scoreboard,
+    signals: Inbox,
+}
+
+/// Where the loop of a master ends.
+enum Turn {
+    /// All workers are gone, as ordered.
+    Left,
+    /// This process is a new worker.
+    Worker {
+        slot: usize,
+        channel: Channel,
+        held: Held,
+    },
+}
+
+/// The life of a master, and in a forked child that of a worker. Never returns.
+fn live(py: Python<'_>, channel: i32, version: &str) -> ! {
+    log::set_identity("master".into());
+    let supervisor = match fd::claim(channel) {
+        Ok(fd) => Channel::from_fd(fd),
+        Err(error) => {
+            log::error!("no channel to a supervisor: {error}; a master is started by rswsgi only");
+            exit_now(INTERNAL)
+        }
+    };
+    let fail = |reason: String, traceback: String| -> ! {
+        let _ = link::send(&supervisor, &Report::failed(reason, traceback));
+        exit_now(CONFIG)
+    };
+    if version != VERSION {
+        let text = format!("the extension module is of version {VERSION}, rswsgi of {version}");
+        fail(text, String::new());
+    }
+    let assignment: Assignment = match supervisor.receive() {
+        Ok(Received::Message(message)) => match link::read(&message) {
+            Ok(assignment) => assignment,
+            Err(error) => fail(format!("unreadable assignment: {error}"), String::new()),
+        },
+        _ => fail("no assignment".into(), String::new()),
+    };
+    match prepare(py, &assignment) {
+        Ok(prepared) => {
+            let master = Master {
+                supervisor,
+                startup: prepared.startup,
+                application: prepared.application,
+                listeners: prepared.listeners,
+                scoreboard: prepared.scoreboard,
+                signals: prepared.signals,
+                assignment,
+            };
+            master.serve(py, prepared.import_millis)
+        }
+        Err(failure) => fail(failure.reason, failure.traceback),
+    }
+}
+
+struct Prepared {
+    startup: Startup,
+    application: Py<PyAny>,
+    listeners: Vec<Listener>,
+    scoreboard: Scoreboard,
+    signals: Inbox,
+    import_millis: u64,
+}
+
+/// Everything up to the point where workers can be forked.
+fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, crate::python::Failure> {
+    let settings = &assignment.settings;
+    let generation = format!("[{} gen {}]", settings.name, assignment.generation);
+    title::set(&format!("rswsgi: master {generation} importing"));
+    log::set_identity(format!("master {generation}"));
+    let sys_failure = |what: &str, error: &dyn std::fmt::Display| crate::python::Failure {
+        reason: format!("{what}: {error}"),
+        traceback: String::new(),
+    };
+    // What is inherited is claimed, which makes it close-on-exec, before the application runs.
+    let listeners = assignment
+        .listeners
+        .iter()
+        .map(Listener::inherit)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| sys_failure("cannot take over a listener", &error))?;
+    let scoreboard = fd::claim(assignment.scoreboard)
+        .and_then(Scoreboard::map)
+        .map_err(|error| sys_failure("cannot map the scoreboard", &error))?;
+    // Ctrl-C reaches the whole foreground process group; what to do about it is the supervisor's
+    // decision. TERM still ends a master that imports: it serves nobody yet.
+    let signals = Inbox::installed(&[Signal::SIGINT])
+        .map_err(|error| sys_failure("cannot install signal handlers", &error))?;
+
+    let started = clock::now();
+    let startup = Startup::new(py).map_err(|error| python_failure(py, &error))?;
+    let application = load(py, &startup, settings)??;
+    let import_millis = (clock::now() - started) / MILLISECOND;
+
+    signals
+        .install(&worker::SIGNALS)
+        .map_err(|error| sys_failure("cannot install signal handlers", &error))?;
+    warn_of_threads(py, &startup);
+    startup
+        .freeze(py)
+        .map_err(|error| python_failure(py, &error))?;
+    title::set(&format!("rswsgi: master {generation}"));
+    Ok(Prepared {
+        startup,
+        application,
+        listeners,
+        scoreboard,
+        signals,
+        import_millis,
+    })
+}
+
+type Loaded = Result<Py<PyAny>, crate::python::Failure>;
+
+fn load(
+    py: Python<'_>,
+    startup: &Startup,
+    settings: &Settings,
+) -> Result<Loaded, crate::python::Failure> {
+    let directory = std::env::current_dir().unwrap_or_default();
+    let paths: Vec<String> = settings
+        .interpreter
+        .sys_path
+        .iter()
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect();
+    let target = &settings.target;
+    startup
+        .prepare(py, &directory.to_string_lossy(), &paths)
+        .and_then(|()| startup.load(py, &target.module, target.expression.as_deref()))
+        .map_err(|error| python_failure(py, &error))
+}
+
+fn python_failure(py: Python<'_>, error: &PyErr) -> crate::python::Failure {
+    crate::python::Failure {
+        reason: format!("cannot prepare the interpreter: {error}"),
+        traceback: crate::python::traceback(py, error),
+    }
+}
+
+fn warn_of_threads(py: Python<'_>, startup: &Startup) {
+    let threads = startup.threads(py).unwrap_or_default();
+    if !threads.is_empty() {
+        log::warning!(
+            "importing the application started threads ({}), which do not exist in the workers; \
+             start them there, for example with os.register_at_fork(after_in_child=...)",
+            threads.join(", ")
+        );
+    }
+}
+
+impl Master {
+    fn serve(mut self, py: Python<'_>, import_millis: u64) -> ! {
+        let ready = Report::Ready {
+            python: python_version(py),
+            import_millis,
+        };
+        if let Purpose::Check = self.assignment.purpose {
+            let _ = link::send(&self.supervisor, &ready);
+            leave(py, &self.startup, 0)
+        }
+        let mut workers = Workers::new(self.assignment.workers);
+        match self.supervise(py, &mut workers, ready) {
+            Turn::Left => leave(py, &self.startup, 0),
+            Turn::Worker {
+                slot,
+                channel,
+                held,
+            } => {
+                // The channels to the siblings are theirs and the master's alone.
+                drop(workers);
+                self.work(py, slot, channel, held)
+            }
+        }
+    }
+
+    /// Keeps the pool complete until the generation is to leave.
+    fn supervise(&mut self, py: Python<'_>, workers: &mut Workers, ready: Report) -> Turn {
+        let mut ready = Some(ready);
+        loop {
+            let now = clock::now();
+            while let Some(slot) = workers.due(now) {
+                match self.spawn(py, workers, slot, now) {
+                    Some(turn) => return turn,
+                    None => continue,
+                }
+            }
+            if workers.is_hopeless() {
+                let text = "its workers end before they are ready; the log says how";
+                let _ = link::send(&self.supervisor, &Report::failed(text, ""));
+                self.order_all(workers, Order::Stop, now);
+            }
+            if workers.is_complete()
+                && let Some(ready) = ready.take()
+            {
+                let _ = link::send(&self.supervisor, &ready);
+            }
+            if workers.are_gone() {
+                return Turn::Left;
+            }
+            let seen = workers.wait(py, &self.supervisor, &self.signals, now);
+            let now = clock::now();
+            if seen.supervisor {
+                self.listen_to_supervisor(workers, now);
+            }
+            while let Some(signal) = self.signals.take() {
+                if let Signal::SIGTERM | Signal::SIGQUIT = signal {
+                    self.order_all(workers, Order::Drain, now);
+                }
+            }
+            workers.settle(&self.scoreboard, now);
+        }
+    }
+
+    fn listen_to_supervisor(&mut self, workers: &mut Workers, now: Nanos) {
+        match self.supervisor.receive() {
+            Ok(Received::Message(message)) => match link::read(&message) {
+                Ok(order) => self.order_all(workers, order, now),
+                Err(error) => log::error!("unreadable order of the supervisor: {error}"),
+            },
+            Ok(Received::Nothing) => {}
+            Ok(Received::Closed) | Err(_) => {
+                if !workers.are_orphaned() {
+                    log::error!("the supervisor is gone; leaving");
+                    workers.orphan(now);
+                }
+            }
+        }
+    }
+
+    fn order_all(&self, workers: &mut Workers, order: Order, now: Nanos) {
+        let grace = self.assignment.settings.limits.graceful_timeout;
+        let grace = Nanos::try_from(grace.as_nanos()).unwrap_or(Nanos::MAX / 2);
+        workers.order(order, now, grace);
+    }
+
+    /// Forks one worker. `Some` in the child.
+    fn spawn(
+        &mut self,
+        py: Python<'_>,
+        workers: &mut Workers,
+        slot: usize,
+        now: Nanos,
+    ) -> Option<Turn> {
+        let failed = |workers: &mut Workers, error: &dyn std::fmt::Display| {
+            log::error!("cannot fork worker {slot}: {error}");
+            workers.could_not_start(slot, now);
+        };
+        let (ours, theirs) = match Channel::pair() {
+            Ok(pair) => pair,
+            Err(error) => {
+                failed(workers, &error);
+                return None;
+            }
+        };
+        self.scoreboard.row(slot).begin(0, now);
+        // A signal that arrives in the child before it has handlers of its own waits.
+        let held = match Held::new(&worker::SIGNALS) {
+            Ok(held) => held,
+            Err(error) => {
+                failed(workers, &error);
+                return None;
+            }
+        };
+        match fork(py, &self.startup) {
+            Ok(Fork::Child) => {
+                drop(ours);
+                Some(Turn::Worker {
+                    slot,
+                    channel: theirs,
+                    held,
+                })
+            }
+            Ok(Fork::Parent(pid)) => {
+                if let Err(error) = workers.started(slot, pid, ours) {
+                    failed(workers, &error);
+                }
+                None
+            }
+            Err(error) => {
+                failed(workers, &error);
+                None
+            }
+        }
+    }
+
+    /// The life of a worker, in the child.
+    fn work(self, py: Python<'_>, slot: usize, orders: Channel, held: Held) -> ! {
+        let Master {
+            supervisor,
+            assignment,
+            startup,
+            application,
+            listeners,
+            scoreboard,
+            signals,
+        } = self;
+        drop(supervisor);
+        drop(signals);
+        let settings = &assignment.settings;
+        let name = format!(
+            "worker {slot} [{} gen {}]",
+            settings.name, assignment.generation
+        );
+        title::set(&format!("rswsgi: {name}"));
+        log::set_identity(name);
+        let run = || -> Result<Leave, String> {
+            let signals = Inbox::installed(&worker::SIGNALS).map_err(|e| e.to_string())?;
+            // Only now: a signal held back since before the fork finds the handlers.
+            drop(held);
+            orphan::follow(nix::unistd::getppid(), ORPHAN_GRACE).map_err(|e| e.to_string())?;
+            let row = scoreboard.row(slot);
+            row.begin(std::process::id(), clock::now());
+            let origins = origins(&listeners, settings);
+            let application =
+                Application::new(py, application, &origins, worker::underscores(settings))
+                    .map_err(|error| crate::python::traceback(py, &error))?;
+            let plan = Plan {
+                settings,
+                listeners,
+                orders,
+                row,
+            };
+            let mut worker = Worker::new(plan, application, signals).map_err(|e| e.to_string())?;
+            worker.run(py).map_err(|e| e.to_string())
+        };
+        match run() {
+            Ok(Leave::Drained) => leave(py, &startup, 0),
+            Ok(Leave::Now) => {
+                startup.flush(py);
+                exit_now(0)
+            }
+            Err(error) => {
+                log::error!("cannot go on: {error}");
+                exit_now(INTERNAL)
+            }
+        }
+    }
+}
+
+fn origins(listeners: &[Listener], settings: &Settings) -> Vec<Origin> {
+    listeners
+        .iter()
+        .map(|listener| Origin {
+            server: match listener.kind() {
+                Kind::Tcp { addr } => Some((addr.ip().to_string(), addr.port())),
+                Kind::Unix { .. } | Kind::UnixAbstract { .. } => None,
+            },
+            script_name: settings.script_name.clone(),
+        })
+        .collect()
+}
+
+fn python_version(py: Python<'_>) -> String {
+    let info = py.version_info();
+    format!("{}.{}.{}", info.major, info.minor, info.patch)
+}

@@ -1,0 +1,23 @@
+//! The extension module `rswsgi`: what the interpreter of a master loads, and what applications may
+//! import.
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod rswsgi {
+    use super::*;
+
+    #[pymodule_export]
+    use crate::wsgi::FileWrapper;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", crate::link::VERSION)
+    }
+
+    /// The entry of a master process; of no use to applications.
+    #[pyfunction]
+    fn _master(py: Python<'_>, channel: i32, version: &str) {
+        crate::master::live(py, channel, version)
+    }
+}

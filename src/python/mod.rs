@@ -1,0 +1,14 @@
+//! CPython, as the rest of the program wants to see it: native strings, calls, forks, tracebacks.
+//! The second of the two places where `unsafe` is allowed: what PyO3 does not offer on the stable
+//! ABI, or not without a detour, is called here through `pyo3::ffi`.
+#![allow(unsafe_code)]
+
+mod call;
+mod process;
+mod startup;
+mod text;
+
+pub use call::{call2, has_length_one, iterate, next, references};
+pub use process::{Fork, fork, leave};
+pub use startup::{Failure, Startup, traceback};
+pub use text::{Native, latin1, native};

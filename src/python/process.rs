@@ -1,0 +1,30 @@
+//! Forking and leaving a process that runs Python.
+
+use nix::unistd::Pid;
+use pyo3::prelude::*;
+
+use super::startup::Startup;
+use crate::sys::process::exit_now;
+
+pub enum Fork {
+    Parent(Pid),
+    Child,
+}
+
+/// `os.fork()`: by way of Python, so that `os.register_at_fork` hooks run and the interpreter
+/// repairs its own state in the child.
+pub fn fork(py: Python<'_>, startup: &Startup) -> PyResult<Fork> {
+    // What is buffered now would be written once by each process.
+    startup.flush(py);
+    match py.import("os")?.call_method0("fork")?.extract::<i32>()? {
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(Pid::from_raw(pid))),
+    }
+}
+
+/// Leaves as Python would at the end of a script, but without tearing the interpreter down: waits
+/// for non-daemon threads, runs `atexit` functions, flushes the standard streams.
+pub fn leave(py: Python<'_>, startup: &Startup, status: i32) -> ! {
+    startup.finish(py);
+    exit_now(status)
+}

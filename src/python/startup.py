@@ -1,0 +1,170 @@
+"""What a master does in Python; see startup.rs. Runs as the file "<rswsgi>"."""
+
+import sys
+
+
+def prepare(directory, paths):
+    sys.argv[:] = ["rswsgi"]
+    sys.path[0] = directory  # "" of `python -c`
+    sys.path.extend(paths)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(line_buffering=True)
+
+
+def load(module_name, expression):
+    """Returns (application, None) or (None, (reason, traceback))."""
+    import importlib
+
+    try:
+        module = importlib.import_module(module_name)
+    except BaseException as error:
+        return None, _import_failure(module_name, error)
+    name = f"{module_name}:{expression}" if expression else module_name
+    try:
+        if expression is None:
+            application = _default(module, module_name)
+        else:
+            application = _evaluate(expression, module, module_name)
+        if not callable(application):
+            kind = type(application).__name__
+            raise _Refused(f"{name} is not callable, but of type {kind!r}")
+    except _Refused as error:
+        return None, (str(error), "")
+    except BaseException as error:
+        return None, (f"{name} raised {_summary(error)}", _format(error))
+    import inspect
+
+    call = getattr(application, "__call__", None)
+    if inspect.iscoroutinefunction(application) or inspect.iscoroutinefunction(call):
+        return None, (f"{name} is an asynchronous (ASGI?) application; rswsgi serves WSGI", "")
+    return application, None
+
+
+class _Refused(Exception):
+    pass
+
+
+def _default(module, module_name):
+    for name in ("application", "app"):
+        if hasattr(module, name):
+            return getattr(module, name)
+    raise _Refused(
+        f"module {module_name!r} has no attribute 'application' or 'app'; "
+        f"name the application, as in {module_name}:NAME"
+    )
+
+
+def _evaluate(expression, module, module_name):
+    """An attribute path, or a call of one with literal arguments."""
+    if not expression.endswith(")"):
+        return _attribute(expression.split("."), module, module_name)
+    import ast
+
+    try:
+        call = ast.parse(expression, mode="eval").body
+    except SyntaxError as error:
+        raise _Refused(f"cannot parse {expression!r}: {error.msg}") from None
+    if not isinstance(call, ast.Call):
+        raise _Refused(f"{expression!r} is neither a name nor the call of one")
+    try:
+        arguments = [ast.literal_eval(argument) for argument in call.args]
+        keywords = {item.arg: ast.literal_eval(item.value) for item in call.keywords}
+    except ValueError:
+        raise _Refused(f"the arguments in {expression!r} are to be literals") from None
+    factory = _attribute(ast.unparse(call.func).split("."), module, module_name)
+    if not callable(factory):
+        raise _Refused(f"{ast.unparse(call.func)} in {module_name!r} is not callable")
+    return factory(*arguments, **keywords)
+
+
+def _attribute(path, module, module_name):
+    value, seen = module, f"module {module_name!r}"
+    for name in path:
+        try:
+            value = getattr(value, name)
+        except AttributeError as error:
+            raise _Refused(f"{seen} has no attribute {name!r}{_similar(value, name)}") from error
+        seen = repr(name)
+    return value
+
+
+def _similar(value, name):
+    import difflib
+
+    close = difflib.get_close_matches(name, dir(value), 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _import_failure(module_name, error):
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        missing = error.name
+        if module_name == missing or module_name.startswith(missing + "."):
+            where = ", ".join(entry or "." for entry in sys.path[:1])
+            reason = f"there is no module {missing!r} (the directory is {where}; --chdir sets it)"
+            return reason, _format(error)
+    if isinstance(error, SystemExit):
+        return f"importing {module_name} called sys.exit({error.code!r})", _format(error)
+    return f"importing {module_name} raised {_summary(error)}", _format(error)
+
+
+def _summary(error):
+    text = str(error).split("\n", 1)[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _format(error):
+    """The traceback without the frames of this file and of the import machinery around it."""
+    import traceback
+
+    trace = error.__traceback__
+    ours = ("<rswsgi>", "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
+    while trace is not None:
+        name = trace.tb_frame.f_code.co_filename
+        if name not in ours and not name.endswith("/importlib/__init__.py"):
+            break
+        trace = trace.tb_next
+    lines = traceback.format_exception(type(error), error, trace)
+    return "".join(lines).encode("utf-8", "backslashreplace").decode()
+
+
+def threads():
+    """Threads other than this one, Python's by name, foreign ones by number."""
+    names = []
+    if "threading" in sys.modules:
+        threading = sys.modules["threading"]
+        current = threading.current_thread()
+        names = [thread.name for thread in threading.enumerate() if thread is not current]
+    try:
+        import os
+
+        foreign = len(os.listdir("/proc/self/task")) - 1 - len(names)
+    except OSError:
+        foreign = 0
+    if foreign > 0:
+        names.append(f"{foreign} not started by Python")
+    return names
+
+
+def flush():
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:
+            pass  # closed, or None
+
+
+def finish():
+    """What the interpreter does at the end of a script, short of tearing itself down."""
+    import atexit
+
+    try:
+        if "threading" in sys.modules:
+            sys.modules["threading"]._shutdown()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    try:
+        atexit._run_exitfuncs()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    flush()

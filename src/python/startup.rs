@@ -1,0 +1,96 @@
+//! The part of a master's start that is better said in Python (`startup.py`): finding the target,
+//! telling what went wrong, looking for threads, running exit functions.
+
+use pyo3::prelude::*;
+use pyo3::types::PyModule;
+
+pub struct Startup {
+    module: Py<PyModule>,
+}
+
+/// Why a target could not be loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub reason: String,
+    /// As Python prints it, without our own frames; empty where it would say nothing more.
+    pub traceback: String,
+}
+
+impl Startup {
+    pub fn new(py: Python<'_>) -> PyResult<Self> {
+        let code = concat!(include_str!("startup.py"), "\0");
+        let code = std::ffi::CStr::from_bytes_with_nul(code.as_bytes())
+            .expect("the source ends with the only NUL in it");
+        let module = PyModule::from_code(py, code, c"<rswsgi>", c"_rswsgi_startup")?;
+        // `from_code` leaves it in sys.modules, where the application has no business with it.
+        py.import("sys")?
+            .getattr("modules")?
+            .del_item("_rswsgi_startup")?;
+        Ok(Self {
+            module: module.unbind(),
+        })
+    }
+
+    /// Sets `sys.path` and `sys.argv` and makes `print()` appear line by line.
+    pub fn prepare(&self, py: Python<'_>, directory: &str, paths: &[String]) -> PyResult<()> {
+        self.module
+            .bind(py)
+            .call_method1("prepare", (directory, paths))?;
+        Ok(())
+    }
+
+    /// Imports `module` and evaluates `expression` in it.
+    pub fn load(
+        &self,
+        py: Python<'_>,
+        module: &str,
+        expression: Option<&str>,
+    ) -> PyResult<Result<Py<PyAny>, Failure>> {
+        let result = self
+            .module
+            .bind(py)
+            .call_method1("load", (module, expression))?;
+        let (application, failure): (Py<PyAny>, Option<(String, String)>) = result.extract()?;
+        Ok(match failure {
+            None => Ok(application),
+            Some((reason, traceback)) => Err(Failure { reason, traceback }),
+        })
+    }
+
+    /// Names of the threads that a fork would leave behind.
+    pub fn threads(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        self.module.bind(py).call_method0("threads")?.extract()
+    }
+
+    /// Collects garbage and moves what is left out of the collector's sight, so that no later
+    /// collection writes to pages that workers share.
+    pub fn freeze(&self, py: Python<'_>) -> PyResult<()> {
+        let gc = py.import("gc")?;
+        gc.call_method0("collect")?;
+        gc.call_method0("freeze")?;
+        Ok(())
+    }
+
+    pub fn flush(&self, py: Python<'_>) {
+        let _ = self.module.bind(py).call_method0("flush");
+    }
+
+    pub fn finish(&self, py: Python<'_>) {
+        let _ = self.module.bind(py).call_method0("finish");
+    }
+}
+
+/// The traceback of an exception as Python prints it.
+pub fn traceback(py: Python<'_>, error: &PyErr) -> String {
+    let format = || -> PyResult<String> {
+        let lines = py
+            .import("traceback")?
+            .call_method1("format_exception", (error.value(py),))?;
+        let text = pyo3::types::PyString::new(py, "").call_method1("join", (lines,))?;
+        // Source lines may hold lone surrogates, which no UTF-8 log can take.
+        let bytes = text.call_method1("encode", ("utf-8", "backslashreplace"))?;
+        let bytes: Vec<u8> = bytes.extract()?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    format().unwrap_or_else(|_| format!("{error}\n"))
+}

@@ -1,0 +1,47 @@
+//! The scoreboard: one row of atomics per worker slot, in memory shared by supervisor, master and
+//! workers of a generation. A worker writes its own row and nothing else; everybody may read at any
+//! time, so nobody ever has to ask a worker anything. Readers tolerate torn texts.
+//!
+//! To the supervisor the contents are untrusted: numbers are only shown, never acted upon.
+
+mod histogram;
+mod row;
+
+pub use row::{Counter, Row, State};
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::sys::memory::Shared;
+
+/// The rows of one generation.
+pub struct Scoreboard {
+    rows: Shared<Row>,
+}
+
+impl Scoreboard {
+    pub fn create(slots: usize) -> io::Result<Self> {
+        let rows = Shared::create(c"rswsgi scoreboard", slots)?;
+        Ok(Self { rows })
+    }
+
+    /// Maps the scoreboard that the supervisor made.
+    pub fn map(fd: OwnedFd) -> io::Result<Self> {
+        let rows = Shared::map(fd)?;
+        Ok(Self { rows })
+    }
+
+    pub fn rows(&self) -> &[Row] {
+        self.rows.as_slice()
+    }
+
+    pub fn row(&self, slot: usize) -> &Row {
+        &self.rows.as_slice()[slot]
+    }
+}
+
+impl AsFd for Scoreboard {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.rows.as_fd()
+    }
+}

@@ -1,0 +1,264 @@
+//! One row: what one worker is doing and what it has done.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::histogram::{Histogram, add};
+use crate::http::Refusal;
+use crate::sys::clock::Nanos;
+
+/// What a worker is doing. `Dead` (the zero of fresh memory) is set by the master.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum State {
+    Dead = 0,
+    Starting,
+    Idle,
+    Reading,
+    Running,
+    Writing,
+    Draining,
+}
+
+impl State {
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Dead => "dead",
+            State::Starting => "starting",
+            State::Idle => "idle",
+            State::Reading => "reading",
+            State::Running => "running",
+            State::Writing => "writing",
+            State::Draining => "draining",
+        }
+    }
+
+    fn from_number(number: u32) -> State {
+        match number {
+            1 => State::Starting,
+            2 => State::Idle,
+            3 => State::Reading,
+            4 => State::Running,
+            5 => State::Writing,
+            6 => State::Draining,
+            _ => State::Dead,
+        }
+    }
+}
+
+/// What is counted, one cell each. Counters belong to the slot: a respawned worker goes on counting
+/// where its predecessor stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Counter {
+    /// Requests that reached the application.
+    Requests,
+    /// Final responses by class of status, 2xx to 5xx; also those the server itself gave.
+    Status2,
+    Status3,
+    Status4,
+    Status5,
+    /// Accepted connections.
+    Connections,
+    BytesReceived,
+    BytesSent,
+    /// Exceptions that left the application.
+    ApplicationErrors,
+    /// Responses cut short because the client had gone.
+    ClientAborts,
+    /// Responses cut short because they did not keep to their Content-Length or failed midway.
+    BrokenResponses,
+    /// Wake-ups of the event loop.
+    WakeUps,
+}
+
+const COUNTERS: usize = Counter::WakeUps as usize + 1;
+const REFUSALS: usize = Refusal::ALL.len();
+const LINE_WORDS: usize = 20;
+
+/// Bytes of a request line that are kept.
+pub const LINE_BYTES: usize = LINE_WORDS * 8;
+
+#[repr(C, align(64))]
+pub struct Row {
+    pid: AtomicU32,
+    state: AtomicU32,
+    /// Open connections.
+    connections: AtomicU32,
+    line_length: AtomicU32,
+    /// When the worker started; all times are [`Nanos`] of the monotonic clock.
+    started: AtomicU64,
+    /// When the running request began; 0 while none runs.
+    request_since: AtomicU64,
+    line: [AtomicU64; LINE_WORDS],
+    counters: [AtomicU64; COUNTERS],
+    refusals: [AtomicU64; REFUSALS],
+    /// Time from the complete request to the handed-over response.
+    latency: Histogram,
+}
+
+crate::sys::memory::shareable!(Row);
+
+const _: () = assert!(size_of::<Row>().is_multiple_of(64) && size_of::<Row>() <= 4096);
+
+impl Row {
+    pub fn begin(&self, pid: u32, now: Nanos) {
+        self.pid.store(pid, Ordering::Relaxed);
+        self.started.store(now, Ordering::Relaxed);
+        self.connections.store(0, Ordering::Relaxed);
+        self.request_since.store(0, Ordering::Relaxed);
+        self.set_state(State::Starting);
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.pid.load(Ordering::Relaxed)
+    }
+
+    pub fn started(&self) -> Nanos {
+        self.started.load(Ordering::Relaxed)
+    }
+
+    pub fn state(&self) -> State {
+        State::from_number(self.state.load(Ordering::Relaxed))
+    }
+
+    pub fn set_state(&self, state: State) {
+        self.state.store(state as u32, Ordering::Relaxed);
+    }
+
+    pub fn set_connections(&self, open: usize) {
+        self.connections
+            .store(u32::try_from(open).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    pub fn count(&self, counter: Counter, n: u64) {
+        add(&self.counters[counter as usize], n);
+    }
+
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.counters[counter as usize].load(Ordering::Relaxed)
+    }
+
+    pub fn count_refusal(&self, refusal: Refusal) {
+        add(&self.refusals[refusal as usize], 1);
+    }
+
+    pub fn refusals(&self, refusal: Refusal) -> u64 {
+        self.refusals[refusal as usize].load(Ordering::Relaxed)
+    }
+
+    pub fn count_status(&self, status: u16) {
+        let counter = match status {
+            200..=299 => Counter::Status2,
+            300..=399 => Counter::Status3,
+            400..=499 => Counter::Status4,
+            _ => Counter::Status5,
+        };
+        self.count(counter, 1);
+    }
+
+    pub fn latency(&self) -> &Histogram {
+        &self.latency
+    }
+
+    /// The request enters the application. `line` is the start of the head.
+    pub fn begin_request(&self, line: &[u8], now: Nanos) {
+        let line = &line[..line.len().min(LINE_BYTES)];
+        let (words, rest) = line.as_chunks::<8>();
+        for (cell, word) in self.line.iter().zip(words) {
+            cell.store(u64::from_ne_bytes(*word), Ordering::Relaxed);
+        }
+        if !rest.is_empty() {
+            let mut word = [0; 8];
+            word[..rest.len()].copy_from_slice(rest);
+            self.line[words.len()].store(u64::from_ne_bytes(word), Ordering::Relaxed);
+        }
+        self.line_length.store(line.len() as u32, Ordering::Relaxed);
+        self.request_since.store(now, Ordering::Relaxed);
+        self.set_state(State::Running);
+        self.count(Counter::Requests, 1);
+    }
+
+    pub fn end_request(&self, now: Nanos) {
+        let since = self.request_since.load(Ordering::Relaxed);
+        self.latency.record(now.saturating_sub(since));
+        self.request_since.store(0, Ordering::Relaxed);
+    }
+
+    /// Since when a request runs, if one does.
+    pub fn request_since(&self) -> Option<Nanos> {
+        match self.request_since.load(Ordering::Relaxed) {
+            0 => None,
+            since => Some(since),
+        }
+    }
+
+    /// The running or last request line: printable ASCII, possibly torn, possibly cut.
+    pub fn request_line(&self) -> String {
+        let length = self.line_length.load(Ordering::Relaxed) as usize;
+        let bytes = self
+            .line
+            .iter()
+            .flat_map(|cell| cell.load(Ordering::Relaxed).to_ne_bytes());
+        bytes
+            .take(length.min(LINE_BYTES))
+            .take_while(|byte| *byte != b'\r' && *byte != b'\n')
+            .map(|byte| match byte {
+                b' '..=b'~' => char::from(byte),
+                _ => '?',
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scoreboard::Scoreboard;
+
+    #[test]
+    fn keeps_the_line_of_the_last_request() {
+        let board = Scoreboard::create(2).unwrap();
+        let row = board.row(1);
+        row.begin(7, 1);
+        row.begin_request(b"GET /a/b?c HTTP/1.1\r\nHost: x\r\n\r\n", 5);
+        assert_eq!(row.request_line(), "GET /a/b?c HTTP/1.1");
+        assert_eq!(row.request_since(), Some(5));
+        row.end_request(9);
+        assert_eq!(row.request_since(), None);
+        row.begin_request(&[b'x'; 1000], 10);
+        assert_eq!(row.request_line(), "x".repeat(LINE_BYTES));
+        row.begin_request(b"\x1b[2J\0", 10);
+        assert_eq!(row.request_line(), "?[2J?");
+        assert_eq!(row.counter(Counter::Requests), 3);
+        assert_eq!(row.latency().count(), 1);
+        assert_eq!(row.latency().sum(), 4);
+    }
+
+    #[test]
+    fn counters_survive_a_respawn() {
+        let board = Scoreboard::create(1).unwrap();
+        let row = board.row(0);
+        row.begin(7, 1);
+        row.count(Counter::BytesSent, 5);
+        row.count_status(404);
+        row.begin(8, 2);
+        assert_eq!(row.counter(Counter::BytesSent), 5);
+        assert_eq!(row.counter(Counter::Status4), 1);
+        assert_eq!(row.pid(), 8);
+    }
+
+    #[test]
+    fn every_state_reads_back() {
+        let board = Scoreboard::create(1).unwrap();
+        for number in 0..7 {
+            let state = State::from_number(number);
+            assert_eq!(state as u32, number);
+            board.row(0).set_state(state);
+            assert_eq!(board.row(0).state(), state);
+        }
+    }
+}

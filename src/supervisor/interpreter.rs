@@ -1,0 +1,109 @@
+//! Which Python a generation runs in, which extension module it loads, and how it is started.
+
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::config::InterpreterSettings;
+use crate::error::{Error, Exit, Result};
+use crate::link::VERSION;
+use crate::net::LISTEN_VARIABLES;
+
+/// What the interpreter of a master executes.
+const BOOT: &str = include_str!("boot.py");
+
+/// Variables that are for the supervisor alone, beside those of `net::LISTEN_VARIABLES`: an
+/// application that saw them would act on them.
+const PRIVATE: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+
+/// The command that becomes a master; `channel` is the descriptor it is to find.
+pub fn command(settings: &InterpreterSettings, channel: i32) -> Result<Command> {
+    let python = interpreter(settings)?;
+    let module = module();
+    let mut command = Command::new(&python);
+    command.arg("-c").arg(BOOT);
+    command.arg(module.unwrap_or_default());
+    command.arg(channel.to_string()).arg(VERSION);
+    if let Some(directory) = &settings.chdir {
+        if !directory.is_dir() {
+            let message = format!("--chdir {} is not a directory", directory.display());
+            return Err(Error::new(Exit::Config, message));
+        }
+        command.current_dir(directory);
+    }
+    for name in PRIVATE.iter().chain(&LISTEN_VARIABLES) {
+        command.env_remove(name);
+    }
+    command.envs(settings.env.iter().map(|(name, value)| (name, value)));
+    Ok(command)
+}
+
+/// `--python`, `--venv`, beside this program, `$VIRTUAL_ENV`, PATH: the first that is there.
+fn interpreter(settings: &InterpreterSettings) -> Result<PathBuf> {
+    if let Some(python) = &settings.python {
+        return on_path(python).ok_or_else(|| {
+            let message = format!("--python {}: there is no such program", python.display());
+            Error::new(Exit::Config, message)
+        });
+    }
+    if let Some(venv) = &settings.venv {
+        let python = venv.join("bin/python");
+        return match python.exists() {
+            true => Ok(python),
+            false => {
+                let message = format!(
+                    "--venv {} is not a virtual environment: it has no bin/python",
+                    venv.display()
+                );
+                Err(Error::new(Exit::Config, message))
+            }
+        };
+    }
+    let beside = beside_us().map(|directory| directory.join("python"));
+    let active = std::env::var_os("VIRTUAL_ENV").map(|venv| Path::new(&venv).join("bin/python"));
+    [beside, active]
+        .into_iter()
+        .flatten()
+        .find(|python| python.exists())
+        .or_else(|| on_path(Path::new("python3")))
+        .ok_or_else(|| {
+            let message = "there is no python3 on PATH; name one with --python or --venv";
+            Error::new(Exit::Config, message)
+        })
+}
+
+fn on_path(program: &Path) -> Option<PathBuf> {
+    if program.components().count() > 1 {
+        return program.exists().then(|| program.to_owned());
+    }
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|directory| directory.join(program))
+        .find(|candidate| candidate.is_file())
+}
+
+fn beside_us() -> Option<PathBuf> {
+    Some(std::env::current_exe().ok()?.parent()?.to_owned())
+}
+
+/// The extension module: `$RSWSGI_MODULE`, beside this program or in `deps/` beside it (where cargo
+/// leaves it), `<prefix>/lib/rswsgi/`. `None`: the interpreter has to find it by itself.
+fn module() -> Option<OsString> {
+    if let Some(named) = std::env::var_os("RSWSGI_MODULE") {
+        return Some(named);
+    }
+    const FILE: &str = "librswsgi.so";
+    let directory = beside_us()?;
+    let age = |path: &PathBuf| path.metadata().and_then(|m| m.modified()).ok();
+    // Of the two that cargo makes, the younger: `cargo test` renews only the one in deps/.
+    let built = [directory.join(FILE), directory.join("deps").join(FILE)];
+    let newest = built
+        .into_iter()
+        .filter(|path| path.exists())
+        .max_by_key(age);
+    let installed = || Some(directory.parent()?.join("lib/rswsgi").join(FILE));
+    newest
+        .or_else(|| installed().filter(|path| path.exists()))
+        .map(PathBuf::into_os_string)
+}

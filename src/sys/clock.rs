@@ -1,0 +1,54 @@
+//! Clocks. Only event loops read them, once per wake-up; everything else is told the time.
+
+use nix::time::{ClockId, clock_gettime};
+
+/// Nanoseconds of `CLOCK_MONOTONIC`; comparable between processes of one boot.
+pub type Nanos = u64;
+
+pub const SECOND: Nanos = 1_000_000_000;
+pub const MILLISECOND: Nanos = 1_000_000;
+
+fn read(clock: ClockId) -> Nanos {
+    let now = clock_gettime(clock).expect("the clock is one every kernel has");
+    now.tv_sec() as u64 * SECOND + now.tv_nsec() as u64
+}
+
+pub fn now() -> Nanos {
+    read(ClockId::CLOCK_MONOTONIC)
+}
+
+/// Seconds since the epoch, accurate to one tick: good for `Date` and log lines.
+pub fn unix_seconds() -> u64 {
+    read(ClockId::CLOCK_REALTIME_COARSE) / SECOND
+}
+
+/// Nanoseconds since the epoch.
+pub fn unix_nanos() -> u64 {
+    read(ClockId::CLOCK_REALTIME)
+}
+
+/// A wait in milliseconds for `epoll_wait(2)` or `poll(2)`, rounded up so that a wait shorter than
+/// a millisecond does not become a busy loop. `None` waits for ever.
+pub fn wait_millis(now: Nanos, until: Option<Nanos>) -> i32 {
+    match until {
+        None => -1,
+        Some(until) => {
+            let left = until.saturating_sub(now).div_ceil(MILLISECOND);
+            i32::try_from(left).unwrap_or(i32::MAX)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_rounded_up_and_never_negative() {
+        assert_eq!(wait_millis(10, None), -1);
+        assert_eq!(wait_millis(10, Some(5)), 0);
+        assert_eq!(wait_millis(0, Some(1)), 1);
+        assert_eq!(wait_millis(0, Some(MILLISECOND)), 1);
+        assert_eq!(wait_millis(0, Some(u64::MAX)), i32::MAX);
+    }
+}

@@ -1,0 +1,190 @@
+//! Child processes: started, watched and waited for by pidfd, never by a stored number, and one
+//! by one: `waitpid(-1)` would steal the application's own children.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+
+/// A child of this process that has not been reaped.
+#[derive(Debug)]
+pub struct Child {
+    pid: Pid,
+    pidfd: OwnedFd,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    Exited(i32),
+    Killed {
+        signal: Signal,
+        core: bool,
+    },
+    /// By a signal that has no name (a real-time one), or waited for by somebody else.
+    Unknown,
+}
+
+impl Ended {
+    pub fn is_success(self) -> bool {
+        self == Ended::Exited(0)
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ended::Exited(status) => write!(f, "exited with status {status}"),
+            Ended::Killed { signal, core } => {
+                write!(f, "killed by {signal}")?;
+                f.write_str(if *core { " (core dumped)" } else { "" })
+            }
+            Ended::Unknown => f.write_str("ended in an unknown way"),
+        }
+    }
+}
+
+impl Child {
+    /// Takes charge of a child that was forked by other means (Python's `os.fork`). Until it is
+    /// reaped its number cannot be used again, so the pidfd is certain to mean it.
+    pub fn adopt(pid: Pid) -> io::Result<Self> {
+        // SAFETY: pidfd_open(2) takes two integers and touches no memory.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+        let fd = nix::errno::Errno::result(fd)?;
+        // SAFETY: the kernel has just made this descriptor (close-on-exec by definition) for us.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+        Ok(Self { pid, pidfd })
+    }
+
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        let (fd, signal) = (self.pidfd.as_raw_fd(), signal as i32);
+        let info: *const libc::siginfo_t = std::ptr::null();
+        // SAFETY: pidfd_send_signal(2) with a null siginfo reads no memory of ours.
+        let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, info, 0) };
+        nix::errno::Errno::result(done)?;
+        Ok(())
+    }
+
+    /// `None` while it runs. After `Some` the child is gone and the value has no further use.
+    pub fn try_reap(&self) -> io::Result<Option<Ended>> {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+        match waitid(Id::PIDFd(self.pidfd.as_fd()), flags) {
+            Ok(WaitStatus::StillAlive) => Ok(None),
+            Ok(WaitStatus::Exited(_, status)) => Ok(Some(Ended::Exited(status))),
+            Ok(WaitStatus::Signaled(_, signal, core)) => Ok(Some(Ended::Killed { signal, core })),
+            // Somebody else waited for it: application code may ignore SIGCHLD.
+            Ok(_) | Err(nix::errno::Errno::ECHILD | nix::errno::Errno::EINVAL) => {
+                Ok(Some(Ended::Unknown))
+            }
+            Err(nix::errno::Errno::EINTR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Readable when the child has ended.
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+/// Starts `command` with the descriptors `pass` left open in it under the same numbers, default
+/// signal dispositions, an empty signal mask, and SIGTERM when this thread dies.
+pub fn spawn(mut command: Command, pass: &[BorrowedFd<'_>]) -> io::Result<Child> {
+    let pass: Vec<RawFd> = pass.iter().map(|fd| fd.as_raw_fd()).collect();
+    let parent = nix::unistd::getpid();
+    let prepare = move || {
+        super::signal::reset_all();
+        nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
+        if nix::unistd::getppid() != parent {
+            return Err(io::Error::other("the parent is gone"));
+        }
+        for &fd in &pass {
+            // SAFETY: fcntl(2) on a descriptor number reads no memory of ours; the descriptor is
+            // open, because the parent borrows it for the length of the call to `spawn`.
+            if unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } == -1 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec `prepare` makes system calls only; it neither allocates nor
+    // takes a lock (the error of a lost parent is a path on which the child ends anyway).
+    unsafe { command.pre_exec(prepare) };
+    let child = command.spawn()?;
+    let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+    Child::adopt(Pid::from_raw(pid))
+}
+
+/// Leaves at once: no destructors, no `atexit`, no flushing of inherited buffers.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit(2) has no preconditions.
+    unsafe { libc::_exit(status) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    fn run(script: &str) -> Ended {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        let child = spawn(command, &[]).unwrap();
+        assert_eq!(nix::unistd::getpgid(Some(child.pid())).is_ok(), true);
+        let mut fds = [PollFd::new(child.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::from(10_000u16)).unwrap();
+        child.try_reap().unwrap().expect("it has ended")
+    }
+
+    #[test]
+    fn tells_how_a_child_ended() {
+        assert_eq!(run("exit 0"), Ended::Exited(0));
+        assert_eq!(run("exit 78"), Ended::Exited(78));
+        let killed = run("kill -KILL $$");
+        assert_eq!(killed.to_string(), "killed by SIGKILL");
+    }
+
+    #[test]
+    fn passes_exactly_the_named_descriptors() {
+        let (kept, other) = (memfd(), memfd());
+        let (k, o) = (kept.as_raw_fd(), other.as_raw_fd());
+        let mut command = Command::new("sh");
+        let script = format!("test -e /proc/self/fd/{k} && ! test -e /proc/self/fd/{o}");
+        command.args(["-c", &script]);
+        let child = spawn(command, &[kept.as_fd()]).unwrap();
+        let mut fds = [PollFd::new(child.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::from(10_000u16)).unwrap();
+        assert_eq!(child.try_reap().unwrap(), Some(Ended::Exited(0)));
+    }
+
+    fn memfd() -> OwnedFd {
+        use nix::sys::memfd::{MFdFlags, memfd_create};
+        memfd_create(c"test", MFdFlags::MFD_CLOEXEC).unwrap()
+    }
+
+    #[test]
+    fn signals_go_to_the_child_itself() {
+        let mut command = Command::new("sleep");
+        command.arg("60");
+        let child = spawn(command, &[]).unwrap();
+        assert_eq!(child.try_reap().unwrap(), None);
+        child.signal(Signal::SIGKILL).unwrap();
+        let mut fds = [PollFd::new(child.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::from(10_000u16)).unwrap();
+        assert!(matches!(
+            child.try_reap().unwrap(),
+            Some(Ended::Killed { .. })
+        ));
+    }
+}

@@ -1,0 +1,180 @@
+//! Signals as data: a handler writes the number into a pipe that the event loop of the process
+//! reads.
+//!
+//! The supervisor could leave this to `signal-hook` alone, and does ([`Inbox::hooked`]). Masters and
+//! workers cannot: application code replaces dispositions at import and `signal-hook` installs a
+//! handler only once per process, so they install theirs with `sigaction(2)`, again after import and
+//! again after fork ([`Inbox::installed`]).
+
+use std::io;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
+
+/// The write end that the handler of this process uses; -1 for none.
+static PIPE: AtomicI32 = AtomicI32::new(-1);
+
+/// Received signals, in the order of arrival. Readable (`AsFd`) when there are any.
+#[derive(Debug)]
+pub struct Inbox {
+    pipe: UnixStream,
+    write_end: Option<RawFd>,
+}
+
+extern "C" fn handler(signal: libc::c_int) {
+    let byte = [signal as u8];
+    let errno = nix::errno::Errno::last_raw();
+    let fd = PIPE.load(Ordering::Relaxed);
+    // SAFETY: write(2) is async-signal-safe and reads one byte of a live array. A full pipe drops
+    // the signal: the ones before it have not been read yet either. The number in `PIPE` is open
+    // for as long as it stands there (`Inbox::drop`).
+    unsafe { libc::write(fd, byte.as_ptr().cast(), 1) };
+    super::orphan::check();
+    nix::errno::Errno::set_raw(errno);
+}
+
+fn pair() -> io::Result<(UnixStream, UnixStream)> {
+    let (read, write) = UnixStream::pair()?;
+    read.set_nonblocking(true)?;
+    write.set_nonblocking(true)?;
+    Ok((read, write))
+}
+
+impl Inbox {
+    /// For a process that runs no foreign code.
+    pub fn hooked(signals: &[Signal]) -> io::Result<Self> {
+        let (pipe, write) = pair()?;
+        for &signal in signals {
+            let write = write.try_clone()?;
+            let byte = [signal as u8];
+            let action = move || {
+                let _ = (&write).write(&byte);
+            };
+            // SAFETY: the action makes one write(2), which is async-signal-safe.
+            unsafe { signal_hook::low_level::register(signal as i32, action) }?;
+        }
+        Ok(Self {
+            pipe,
+            write_end: None,
+        })
+    }
+
+    /// For a process that runs application code: the handlers are set whatever was there before.
+    /// At most one such inbox exists per process; an earlier one is to be dropped first.
+    pub fn installed(signals: &[Signal]) -> io::Result<Self> {
+        let (pipe, write) = pair()?;
+        let write_end = write.into_raw_fd();
+        PIPE.store(write_end, Ordering::SeqCst);
+        let inbox = Self {
+            pipe,
+            write_end: Some(write_end),
+        };
+        inbox.install(signals)?;
+        Ok(inbox)
+    }
+
+    /// Sets the handlers again, after foreign code had a chance to replace them.
+    pub fn install(&self, signals: &[Signal]) -> io::Result<()> {
+        let action = SigAction::new(
+            SigHandler::Handler(handler),
+            SaFlags::SA_RESTART,
+            SigSet::empty(),
+        );
+        for &signal in signals {
+            // SAFETY: the handler is async-signal-safe (see there).
+            unsafe { sigaction(signal, &action) }?;
+        }
+        Ok(())
+    }
+
+    /// The next signal, if there is one.
+    pub fn take(&self) -> Option<Signal> {
+        let mut byte = [0];
+        match (&self.pipe).read(&mut byte) {
+            Ok(1) => Signal::try_from(i32::from(byte[0])).ok(),
+            _ => None,
+        }
+    }
+}
+
+impl AsFd for Inbox {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        if let Some(fd) = self.write_end {
+            PIPE.store(-1, Ordering::SeqCst);
+            let _ = nix::unistd::close(fd);
+        }
+    }
+}
+
+/// Ignores a signal, whatever was there before.
+pub fn ignore(signal: Signal) -> io::Result<()> {
+    let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: ignoring runs no code.
+    unsafe { sigaction(signal, &action) }?;
+    Ok(())
+}
+
+/// Holds signals back; those that arrive are delivered when it is dropped.
+#[derive(Debug)]
+pub struct Held {
+    before: SigSet,
+}
+
+impl Held {
+    pub fn new(signals: &[Signal]) -> io::Result<Self> {
+        let set: SigSet = signals.iter().copied().collect();
+        let before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.before.thread_set_mask();
+    }
+}
+
+/// Default dispositions and an empty mask, for a child about to exec. Makes system calls only.
+pub(super) fn reset_all() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: signal(2) with SIG_DFL runs no code; numbers that cannot be set are refused.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    let _ = SigSet::empty().thread_set_mask();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::signal::raise;
+
+    #[test]
+    fn signals_are_read_in_order_and_held_ones_come_later() {
+        // One test for both kinds: dispositions belong to the process, not to a test.
+        let signals = [Signal::SIGUSR1, Signal::SIGWINCH];
+        let inbox = Inbox::installed(&signals).unwrap();
+        raise(Signal::SIGUSR1).unwrap();
+        raise(Signal::SIGWINCH).unwrap();
+        assert_eq!(inbox.take(), Some(Signal::SIGUSR1));
+        assert_eq!(inbox.take(), Some(Signal::SIGWINCH));
+        assert_eq!(inbox.take(), None);
+        let held = Held::new(&signals).unwrap();
+        raise(Signal::SIGUSR1).unwrap();
+        assert_eq!(inbox.take(), None);
+        drop(held);
+        assert_eq!(inbox.take(), Some(Signal::SIGUSR1));
+
+        let hooked = Inbox::hooked(&[Signal::SIGURG]).unwrap();
+        raise(Signal::SIGURG).unwrap();
+        assert_eq!(hooked.take(), Some(Signal::SIGURG));
+    }
+}

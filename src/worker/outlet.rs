@@ -1,0 +1,418 @@
+//! The sending half of an HTTP connection: frames a response, hands it to the kernel at once, and
+//! keeps what the socket does not take for the event loop to send.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{ErrorKind, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::http::Version;
+use crate::http::response::{
+    After, Asked, Body as Sending, Delimiter, Delivery, LAST_CHUNK, Method, ResponseHead,
+    chunk_prefix, framing, write_head,
+};
+use crate::sys::socket::{self, Push};
+use crate::wsgi::{Body, Gone, Start, Wire};
+
+/// Bodies up to this size are copied behind their head: one buffer is cheaper than two.
+const COPY: usize = 16 * 1024;
+/// Buffers per `sendmsg(2)`.
+const PARTS: usize = 64;
+/// Bytes per `sendfile(2)`: a fast client does not keep the worker from its other connections.
+const FILE_PIECE: usize = 4 << 20;
+
+/// Bytes that wait for the socket.
+enum Segment {
+    Bytes(Vec<u8>, usize),
+    Object(Py<PyBytes>, usize),
+    File { file: File, offset: u64, left: u64 },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    Whole,
+    /// The application failed midway: what waits is sent, then the connection closed.
+    Cut,
+    Gone,
+}
+
+/// What is left to do with the connection after a response or a flush.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Bytes wait for the socket.
+    Pending,
+    Persist,
+    Close,
+    /// Close so that the client cannot take what it has for the whole.
+    Abort,
+}
+
+pub struct Outlet {
+    socket: OwnedFd,
+    asked: Asked,
+    delivery: Option<Delivery>,
+    condition: Condition,
+    queue: VecDeque<Segment>,
+    queued: usize,
+    assembly: Vec<u8>,
+    /// Bytes that may wait while an iterator goes on.
+    bound: usize,
+    patience: Duration,
+    sent: u64,
+}
+
+impl Outlet {
+    pub fn new(socket: OwnedFd, bound: usize, patience: Duration) -> Self {
+        Self {
+            socket,
+            asked: Asked {
+                version: Version::Http11,
+                method: Method::Other,
+                after: After::Close,
+            },
+            delivery: None,
+            condition: Condition::Whole,
+            queue: VecDeque::new(),
+            queued: 0,
+            assembly: Vec::new(),
+            bound,
+            patience,
+            sent: 0,
+        }
+    }
+
+    /// Prepares for the response to the next request.
+    pub fn expect(&mut self, asked: Asked) {
+        self.asked = asked;
+        self.delivery = None;
+    }
+
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.condition == Condition::Gone
+    }
+
+    /// Bytes handed to the kernel since the last call.
+    pub fn take_sent(&mut self) -> u64 {
+        std::mem::take(&mut self.sent)
+    }
+
+    pub fn verdict(&self) -> Verdict {
+        match self.condition {
+            Condition::Gone => Verdict::Close,
+            _ if !self.queue.is_empty() => Verdict::Pending,
+            Condition::Cut => match self.delivery.map(|delivery| delivery.delimiter) {
+                // The end of the connection would look like the end of the body.
+                Some(Delimiter::Close) => Verdict::Abort,
+                _ => Verdict::Close,
+            },
+            Condition::Whole => match self.delivery.map_or(After::Close, Delivery::after) {
+                After::Persist => Verdict::Persist,
+                After::Close => Verdict::Close,
+            },
+        }
+    }
+
+    /// Sends bytes of the server's own (an interim response, a refusal) behind what waits.
+    pub fn send_plain(&mut self, py: Python<'_>, bytes: &[u8]) {
+        self.assembly.clear();
+        self.assembly.extend_from_slice(bytes);
+        let _ = self.dispatch(py, &[], b"");
+    }
+
+    /// Sends what waits, as far as the socket takes it.
+    pub fn flush(&mut self, py: Python<'_>) -> Verdict {
+        if self.condition != Condition::Gone && self.push(py).is_err() {
+            self.give_up();
+        }
+        self.verdict()
+    }
+
+    fn give_up(&mut self) {
+        self.condition = Condition::Gone;
+        self.queue.clear();
+        self.queued = 0;
+    }
+
+    /// Sends `assembly`, then `blocks`, then `tail`; what is not taken is queued.
+    fn dispatch(
+        &mut self,
+        py: Python<'_>,
+        blocks: &[Bound<'_, PyBytes>],
+        tail: &[u8],
+    ) -> Result<(), Gone> {
+        let size: usize = blocks.iter().map(|block| block.as_bytes().len()).sum();
+        if size <= COPY {
+            for block in blocks {
+                self.assembly.extend_from_slice(block.as_bytes());
+            }
+            self.assembly.extend_from_slice(tail);
+            if !self.queue.is_empty() {
+                self.enqueue_assembly(0);
+                return self.push(py);
+            }
+            if self.assembly.is_empty() {
+                return Ok(());
+            }
+            let parts = [IoSlice::new(&self.assembly)];
+            let taken = offer(&self.socket, &parts, Push::Now)?;
+            self.sent += taken as u64;
+            if taken < self.assembly.len() {
+                self.enqueue_assembly(taken);
+            }
+            return Ok(());
+        }
+        // Large blocks are referred to, never copied.
+        let mut taken = 0;
+        if self.queue.is_empty() && blocks.len() < PARTS - 1 {
+            let mut parts = Vec::with_capacity(blocks.len() + 2);
+            parts.push(IoSlice::new(&self.assembly));
+            parts.extend(blocks.iter().map(|block| IoSlice::new(block.as_bytes())));
+            parts.push(IoSlice::new(tail));
+            taken = offer(&self.socket, &parts, Push::Now)?;
+            self.sent += taken as u64;
+        }
+        if taken < self.assembly.len() {
+            self.enqueue_assembly(taken);
+        }
+        taken = taken.saturating_sub(self.assembly.len());
+        for block in blocks {
+            let length = block.as_bytes().len();
+            if taken < length {
+                self.queued += length - taken;
+                self.queue
+                    .push_back(Segment::Object(block.clone().unbind(), taken));
+            }
+            taken = taken.saturating_sub(length);
+        }
+        if taken < tail.len() {
+            self.queued += tail.len() - taken;
+            self.queue.push_back(Segment::Bytes(tail.to_vec(), taken));
+        }
+        if blocks.len() >= PARTS - 1 {
+            return self.push(py);
+        }
+        Ok(())
+    }
+
+    fn enqueue_assembly(&mut self, taken: usize) {
+        self.queued += self.assembly.len() - taken;
+        self.queue
+            .push_back(Segment::Bytes(self.assembly.clone(), taken));
+    }
+
+    /// Sends from the queue until it is empty or the socket takes no more.
+    fn push(&mut self, py: Python<'_>) -> Result<(), Gone> {
+        while let Some(front) = self.queue.front_mut() {
+            let taken = match front {
+                Segment::File { file, offset, left } => {
+                    let piece = usize::try_from(*left).unwrap_or(FILE_PIECE).min(FILE_PIECE);
+                    match socket::send_file(self.socket.as_fd(), file.as_fd(), *offset, piece) {
+                        // The file has become shorter than its announced length.
+                        Ok(0) => {
+                            self.condition = Condition::Cut;
+                            self.queue.clear();
+                            self.queued = 0;
+                            return Ok(());
+                        }
+                        Ok(taken) => taken,
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+                        Err(_) => return Err(Gone),
+                    }
+                }
+                _ => {
+                    let mut parts = Vec::with_capacity(self.queue.len().min(PARTS));
+                    let mut push = Push::Now;
+                    for segment in self.queue.iter().take(PARTS) {
+                        match segment {
+                            Segment::Bytes(bytes, at) => parts.push(IoSlice::new(&bytes[*at..])),
+                            Segment::Object(object, at) => {
+                                parts.push(IoSlice::new(&object.as_bytes(py)[*at..]));
+                            }
+                            Segment::File { .. } => {
+                                push = Push::MoreFollows;
+                                break;
+                            }
+                        }
+                    }
+                    offer(&self.socket, &parts, push)?
+                }
+            };
+            if taken == 0 {
+                return Ok(());
+            }
+            self.sent += taken as u64;
+            self.consume(py, taken);
+        }
+        Ok(())
+    }
+
+    fn consume(&mut self, py: Python<'_>, mut taken: usize) {
+        while taken > 0 {
+            let Some(front) = self.queue.front_mut() else {
+                return;
+            };
+            let left = match front {
+                Segment::Bytes(bytes, at) => {
+                    let used = taken.min(bytes.len() - *at);
+                    *at += used;
+                    taken -= used;
+                    self.queued -= used;
+                    bytes.len() - *at
+                }
+                Segment::Object(object, at) => {
+                    let length = object.as_bytes(py).len();
+                    let used = taken.min(length - *at);
+                    *at += used;
+                    taken -= used;
+                    self.queued -= used;
+                    length - *at
+                }
+                Segment::File { offset, left, .. } => {
+                    let used = (taken as u64).min(*left);
+                    *offset += used;
+                    *left -= used;
+                    taken = 0;
+                    usize::try_from(*left).unwrap_or(usize::MAX)
+                }
+            };
+            if left == 0 {
+                self.queue.pop_front();
+            }
+        }
+    }
+
+    /// Keeps an application that produces faster than its client reads from filling the memory.
+    fn wait_for_reader(&mut self, py: Python<'_>) -> Result<(), Gone> {
+        let patience = i32::try_from(self.patience.as_millis()).unwrap_or(i32::MAX);
+        while self.queued > self.bound {
+            let before = self.queued;
+            let socket = self.socket.as_fd();
+            match py.detach(|| socket::wait_writable(socket, patience)) {
+                Ok(true) => self.push(py)?,
+                Ok(false) | Err(_) => return Err(Gone),
+            }
+            // Interrupted by a signal: its Python handler may want to run, and may raise; that is
+            // for the application to see, when it is called again.
+            if self.queued == before && py.check_signals().is_err() {
+                return Err(Gone);
+            }
+        }
+        Ok(())
+    }
+
+    fn send_parts(
+        &mut self,
+        py: Python<'_>,
+        start: Option<Start<'_>>,
+        body: Body<'_, '_>,
+        end: bool,
+    ) -> Result<(), Gone> {
+        self.assembly.clear();
+        if let Some(Start { response, length }) = start {
+            let delivery = framing(
+                self.asked,
+                response.status,
+                response.declared_length,
+                length,
+            );
+            self.delivery = Some(delivery);
+            let head = ResponseHead {
+                status: &response.status_line,
+                fields: &response.fields,
+                date: (!response.has_date).then_some(&response.date),
+                server: (!response.has_server).then_some(b"rswsgi"),
+                delivery,
+            };
+            write_head(&mut self.assembly, &head);
+        }
+        let delivery = self.delivery.expect("the first call brings the head");
+        if delivery.body == Sending::Discard {
+            return self.dispatch(py, &[], b"");
+        }
+        let size = match &body {
+            Body::Blocks(blocks) => blocks.iter().map(|block| block.as_bytes().len()).sum(),
+            Body::Plain(bytes) => bytes.len(),
+            Body::File { .. } => 0,
+        };
+        let mut tail: &[u8] = b"";
+        if delivery.delimiter == Delimiter::Chunked {
+            if size > 0 {
+                let mut room = [0; 18];
+                self.assembly
+                    .extend_from_slice(chunk_prefix(size, &mut room));
+            }
+            tail = match (size > 0, end) {
+                (true, true) => b"\r\n0\r\n\r\n",
+                (true, false) => b"\r\n",
+                (false, true) => LAST_CHUNK,
+                (false, false) => b"",
+            };
+        }
+        match body {
+            Body::Blocks(blocks) => self.dispatch(py, blocks, tail)?,
+            Body::Plain(bytes) => {
+                self.assembly.extend_from_slice(bytes);
+                self.dispatch(py, &[], tail)?;
+            }
+            Body::File {
+                file,
+                offset,
+                length,
+            } => {
+                self.enqueue_assembly(0);
+                if length > 0 {
+                    let left = length;
+                    self.queue.push_back(Segment::File { file, offset, left });
+                }
+                self.push(py)?;
+            }
+        }
+        // What is complete needs nobody to wait for it.
+        if !end {
+            self.wait_for_reader(py)?;
+        }
+        Ok(())
+    }
+}
+
+/// `Ok(0)`: the socket takes nothing now.
+fn offer(socket: &OwnedFd, parts: &[IoSlice<'_>], push: Push) -> Result<usize, Gone> {
+    match socket::send(socket.as_fd(), parts, push) {
+        Ok(taken) => Ok(taken),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+        Err(_) => Err(Gone),
+    }
+}
+
+impl Wire for Outlet {
+    fn send(
+        &mut self,
+        py: Python<'_>,
+        start: Option<Start<'_>>,
+        body: Body<'_, '_>,
+        end: bool,
+    ) -> Result<(), Gone> {
+        if self.condition == Condition::Gone {
+            return Err(Gone);
+        }
+        let result = self.send_parts(py, start, body, end);
+        if result.is_err() {
+            self.give_up();
+        }
+        result
+    }
+
+    fn cut(&mut self) {
+        if self.condition == Condition::Whole {
+            self.condition = Condition::Cut;
+        }
+    }
+}

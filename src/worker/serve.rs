@@ -1,0 +1,453 @@
+//! What happens on one connection: from the bytes that arrive to the response, phase by phase.
+
+use std::io::ErrorKind;
+
+use nix::sys::epoll::EpollFlags;
+use pyo3::prelude::*;
+
+use super::body::{Body, Failure, Progress, Received, Storage};
+use super::connection::Phase;
+use super::outlet::{Outlet, Verdict};
+use super::{BODIES_IN_MEMORY, LINGER, READ, Worker, nanos};
+use crate::http::head::{self, Framing, Head, Parsed};
+use crate::http::response::{self, After, Asked, Method};
+use crate::http::{DateCache, Refusal};
+use crate::log::{self, Allowed};
+use crate::scoreboard::Counter;
+use crate::sys::clock::{self, Nanos};
+use crate::sys::socket;
+use crate::wsgi::{Outcome, Request, RequestBody};
+
+/// What one step on the input came to.
+enum Step {
+    /// So many bytes are used up; there may be more to do with the rest.
+    Used(usize),
+    /// The rest is of no use before more arrives, or the response has been sent.
+    Wait,
+    Closed,
+}
+
+/// What a readable socket gave.
+enum Input {
+    Bytes(usize),
+    Nothing,
+    End,
+}
+
+impl Worker<'_> {
+    /// The connection is readable or writable.
+    pub(super) fn serve(&mut self, py: Python<'_>, id: usize, events: EpollFlags) {
+        match self.connections[id].phase {
+            Phase::Flush if events.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP) => {
+                self.count_abort(id);
+                self.close(id);
+            }
+            Phase::Flush => self.flush(py, id),
+            Phase::Linger => self.discard(id),
+            Phase::Head { .. } | Phase::Body { .. } => self.read(py, id),
+        }
+    }
+
+    fn read(&mut self, py: Python<'_>, id: usize) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        match self.receive(id, &mut buffer) {
+            Input::Bytes(count) => self.advance(py, id, &buffer[..count]),
+            Input::Nothing => self.watch(id),
+            Input::End => {
+                // A request that was cut off never reaches the application.
+                if !self.connections[id].is_idle() {
+                    self.row.count(Counter::ClientAborts, 1);
+                }
+                self.close(id);
+            }
+        }
+        self.buffer = buffer;
+    }
+
+    fn receive(&mut self, id: usize, buffer: &mut [u8]) -> Input {
+        match socket::receive(self.connections[id].outlet().socket(), buffer) {
+            Ok(0) => Input::End,
+            Ok(count) => {
+                self.row.count(Counter::BytesReceived, count as u64);
+                Input::Bytes(count)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Input::Nothing,
+            Err(_) => Input::End,
+        }
+    }
+
+    /// Does what can be done with the bytes that have just arrived, and with those left from before.
+    fn advance(&mut self, py: Python<'_>, id: usize, fresh: &[u8]) {
+        let mut kept = std::mem::take(&mut self.connections[id].input);
+        let was_idle = kept.is_empty() && matches!(self.connections[id].phase, Phase::Head { .. });
+        let input = match kept.is_empty() {
+            true => fresh,
+            false => {
+                kept.extend_from_slice(fresh);
+                &kept
+            }
+        };
+        let mut at = 0;
+        loop {
+            match self.step(py, id, &input[at..]) {
+                Step::Used(count) => at += count,
+                Step::Wait => break,
+                Step::Closed => return,
+            }
+        }
+        let rest = &input[at..];
+        let connection = &mut self.connections[id];
+        match (rest.is_empty(), kept.is_empty()) {
+            (true, _) => {}
+            (false, true) => connection.input.extend_from_slice(rest),
+            (false, false) => {
+                kept.drain(..at);
+                connection.input = kept;
+            }
+        }
+        // The time limit of a head runs from its first byte, whatever arrives later.
+        if (was_idle || at > 0) && !connection.is_idle() {
+            if let Phase::Head { .. } = connection.phase {
+                let deadline = self.now + nanos(self.settings.limits.head_timeout);
+                connection.deadline = deadline;
+                self.wake_at(deadline);
+            }
+        }
+        self.watch(id);
+    }
+
+    fn step(&mut self, py: Python<'_>, id: usize, input: &[u8]) -> Step {
+        match &mut self.connections[id].phase {
+            _ if input.is_empty() => Step::Wait,
+            Phase::Head { scanned } => {
+                if *scanned > 0 && !head::is_complete(input, &self.limits, scanned) {
+                    return Step::Wait;
+                }
+                self.read_head(py, id, input)
+            }
+            Phase::Body { .. } => self.read_body(py, id, input),
+            Phase::Flush => Step::Wait,
+            Phase::Linger => Step::Used(input.len()),
+        }
+    }
+
+    fn read_head(&mut self, py: Python<'_>, id: usize, input: &[u8]) -> Step {
+        let mut scratch = head::scratch();
+        let head = match head::parse(input, &self.limits, &mut scratch) {
+            Ok(Parsed::Complete(head)) => head,
+            Ok(Parsed::Partial) => {
+                if let Phase::Head { scanned } = &mut self.connections[id].phase {
+                    head::is_complete(input, &self.limits, scanned);
+                }
+                return Step::Wait;
+            }
+            Err(refusal) => return self.refuse(py, id, refusal, input),
+        };
+        let limits = &self.settings.limits;
+        let rest = &input[head.len..];
+        match head.framing {
+            Framing::None | Framing::Length(0) => {
+                let used = head.len;
+                self.respond(py, id, input, &head, RequestBody::None, used)
+            }
+            Framing::Length(length) if length > limits.max_body => {
+                self.refuse(py, id, Refusal::BodyTooLarge, input)
+            }
+            Framing::Length(length)
+                if length <= rest.len() as u64 && length <= limits.body_memory =>
+            {
+                let length = length as usize;
+                let used = head.len + length;
+                let body = RequestBody::Memory(&rest[..length]);
+                self.respond(py, id, input, &head, body, used)
+            }
+            framing => {
+                let body = match framing {
+                    Framing::Length(length) => Body::of_length(length),
+                    _ => Body::chunked(limits.max_body),
+                };
+                // RFC 9110 §10.1.1: no 100 when the body is on its way already.
+                if head.expects_continue && rest.is_empty() {
+                    let connection = &mut self.connections[id];
+                    connection.outlet().send_plain(py, response::CONTINUE);
+                }
+                let used = head.len;
+                self.connections[id].phase = Phase::Body {
+                    head: input[..used].to_vec(),
+                    body,
+                };
+                self.set_deadline(id, nanos(self.settings.limits.body_timeout));
+                Step::Used(used)
+            }
+        }
+    }
+
+    fn read_body(&mut self, py: Python<'_>, id: usize, input: &[u8]) -> Step {
+        let Phase::Body { body, .. } = &mut self.connections[id].phase else {
+            return Step::Wait;
+        };
+        let memory = match self.held < BODIES_IN_MEMORY {
+            true => usize::try_from(self.settings.limits.body_memory).unwrap_or(usize::MAX),
+            false => 0,
+        };
+        let storage = Storage {
+            memory,
+            directory: &self.temp_dir,
+        };
+        let before = body.in_memory();
+        let progress = body.take(input, &storage);
+        self.held = self.held - before + body.in_memory();
+        match progress {
+            Ok(Progress {
+                consumed,
+                done: false,
+            }) => {
+                self.set_deadline(id, nanos(self.settings.limits.body_timeout));
+                Step::Used(consumed)
+            }
+            Ok(Progress { consumed, .. }) => self.run_with_body(py, id, consumed),
+            Err(Failure::Refused(refusal)) => self.refuse(py, id, refusal, b""),
+            Err(Failure::Storage(error)) => self.cannot_store(py, id, &error),
+        }
+    }
+
+    fn run_with_body(&mut self, py: Python<'_>, id: usize, used: usize) -> Step {
+        let phase = &mut self.connections[id].phase;
+        let phase = std::mem::replace(phase, Phase::Head { scanned: 0 });
+        let Phase::Body { head: bytes, body } = phase else {
+            return Step::Wait;
+        };
+        self.held -= body.in_memory();
+        let memory;
+        let body = match body.finish() {
+            Ok(Received::Memory(bytes)) => {
+                memory = bytes;
+                RequestBody::Memory(&memory)
+            }
+            Ok(Received::File(file, length)) => RequestBody::File(file, length),
+            Err(error) => return self.cannot_store(py, id, &error),
+        };
+        // The head is read a second time, which costs less than keeping what it said.
+        let mut scratch = head::scratch();
+        match head::parse(&bytes, &self.limits, &mut scratch) {
+            Ok(Parsed::Complete(head)) => self.respond(py, id, &bytes, &head, body, used),
+            _ => self.refuse(py, id, Refusal::MalformedRequestLine, &bytes),
+        }
+    }
+
+    /// Runs the application for a complete request. `used`: bytes of the input it consisted of.
+    fn respond(
+        &mut self,
+        py: Python<'_>,
+        id: usize,
+        line: &[u8],
+        head: &Head<'_, '_>,
+        body: RequestBody<'_>,
+        used: usize,
+    ) -> Step {
+        self.row.begin_request(line, self.now);
+        let persists =
+            head.keep_alive && self.leave.is_none() && self.settings.limits.keep_alive.is_some();
+        let connection = &mut self.connections[id];
+        connection.phase = Phase::Head { scanned: 0 };
+        let mut outlet = connection.outlet.take().expect("no other request runs");
+        outlet.expect(Asked {
+            version: head.version,
+            method: match head.method {
+                b"HEAD" => Method::Head,
+                _ => Method::Other,
+            },
+            after: if persists {
+                After::Persist
+            } else {
+                After::Close
+            },
+        });
+        let request = Request {
+            head,
+            body,
+            origin: connection.origin,
+            peer: connection.peer(py),
+        };
+        let seconds = self.unix_seconds;
+        let (wire, status, outcome) = self.application.serve(py, request, outlet, seconds);
+        let wire: Box<dyn std::any::Any> = wire;
+        let outlet = wire.downcast::<Outlet>().expect("it is the one we gave");
+        self.now = clock::now();
+        self.row.end_request(self.now);
+        self.record(line, status, outcome);
+        let connection = &mut self.connections[id];
+        connection.outlet = Some(outlet);
+        match self.settle(id) {
+            Step::Closed => Step::Closed,
+            _ => Step::Used(used),
+        }
+    }
+
+    fn record(&self, line: &[u8], status: u16, outcome: Outcome) {
+        self.row.count_status(status);
+        match outcome {
+            Outcome::Complete => {}
+            Outcome::ClientGone => self.row.count(Counter::ClientAborts, 1),
+            Outcome::Failed(traceback) => {
+                self.row.count(Counter::ApplicationErrors, 1);
+                let line = printable(line);
+                log::error!("the application failed in {line:?}\n{traceback}");
+            }
+            Outcome::Broken(text) => {
+                self.row.count(Counter::BrokenResponses, 1);
+                log::error!("{text}, in {:?}", printable(line));
+            }
+        }
+    }
+
+    /// After a response or a flush: decides what the connection does next.
+    fn settle(&mut self, id: usize) -> Step {
+        let connection = &mut self.connections[id];
+        let outlet = connection.outlet();
+        let (sent, verdict) = (outlet.take_sent(), outlet.verdict());
+        self.row.count(Counter::BytesSent, sent);
+        let limits = &self.settings.limits;
+        match verdict {
+            Verdict::Persist => {
+                connection.phase = Phase::Head { scanned: 0 };
+                let idle = limits.keep_alive.unwrap_or_default();
+                self.set_deadline(id, nanos(idle));
+                Step::Wait
+            }
+            Verdict::Pending => {
+                connection.phase = Phase::Flush;
+                self.set_deadline(id, nanos(limits.send_timeout));
+                Step::Wait
+            }
+            Verdict::Close => {
+                self.close(id);
+                Step::Closed
+            }
+            Verdict::Abort => {
+                connection.abort_on_close();
+                self.close(id);
+                Step::Closed
+            }
+        }
+    }
+
+    fn flush(&mut self, py: Python<'_>, id: usize) {
+        if self.connections[id].outlet().flush(py) == Verdict::Close {
+            self.count_abort(id);
+        }
+        match self.settle(id) {
+            Step::Closed => {}
+            _ if matches!(self.connections[id].phase, Phase::Head { .. }) => {
+                // What the client has sent meanwhile.
+                self.advance(py, id, b"");
+            }
+            _ => self.watch(id),
+        }
+    }
+
+    fn count_abort(&mut self, id: usize) {
+        if self.connections[id].outlet().is_gone() {
+            self.row.count(Counter::ClientAborts, 1);
+        }
+    }
+
+    /// Reads what a refused client still sends, for a while.
+    fn discard(&mut self, id: usize) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        // A few at a time: others are waiting too.
+        for _ in 0..4 {
+            match self.receive(id, &mut buffer) {
+                Input::Bytes(count) if count == READ => continue,
+                Input::Bytes(_) | Input::Nothing => self.watch(id),
+                Input::End => self.close(id),
+            }
+            break;
+        }
+        self.buffer = buffer;
+    }
+
+    /// Answers a request that is not served, says so once in a while, and ends the connection.
+    fn refuse(&mut self, py: Python<'_>, id: usize, refusal: Refusal, line: &[u8]) -> Step {
+        self.row.count_refusal(refusal);
+        if let Allowed::Yes { withheld } = self.refusals.ask(self.now) {
+            let (status, name) = (refusal.status(), refusal.name());
+            let client = self.connections[id].describe();
+            let line = match line {
+                b"" => String::new(),
+                line => format!(" in {:?}", printable(line)),
+            };
+            let more = match withheld {
+                0 => String::new(),
+                n => format!(" ({n} more like this were not logged)"),
+            };
+            log::info!("refused a request with {status}: {name}{line} from {client}{more}");
+        }
+        self.answer_and_linger(py, id, refusal.status())
+    }
+
+    fn cannot_store(&mut self, py: Python<'_>, id: usize, error: &std::io::Error) -> Step {
+        let directory = self.temp_dir.display();
+        log::error!("cannot keep a request body in {directory}: {error}");
+        self.answer_and_linger(py, id, 503)
+    }
+
+    fn answer_and_linger(&mut self, py: Python<'_>, id: usize, status: u16) -> Step {
+        self.row.count_status(status);
+        let connection = &mut self.connections[id];
+        self.held -= connection.held();
+        connection.phase = Phase::Linger;
+        let mut page = Vec::new();
+        let mut date = DateCache::new();
+        let date = date.render(self.unix_seconds);
+        response::write_refusal(
+            &mut page,
+            status,
+            Method::Other,
+            Some(date),
+            Some(b"rswsgi"),
+        );
+        connection.outlet().send_plain(py, &page);
+        connection.shut_down_sending();
+        let sent = connection.outlet().take_sent();
+        self.row.count(Counter::BytesSent, sent);
+        self.set_deadline(id, LINGER);
+        Step::Used(0)
+    }
+
+    /// The client has not done its next step in time.
+    pub(super) fn time_out(&mut self, py: Python<'_>, id: usize) {
+        match self.connections[id].phase {
+            Phase::Head { .. } if self.connections[id].is_idle() => self.close(id),
+            Phase::Head { .. } => self.refuse_late(py, id, Refusal::HeadTimeout),
+            Phase::Body { .. } => self.refuse_late(py, id, Refusal::BodyTimeout),
+            Phase::Flush => {
+                self.row.count(Counter::ClientAborts, 1);
+                self.connections[id].abort_on_close();
+                self.close(id);
+            }
+            Phase::Linger => self.close(id),
+        }
+    }
+
+    fn refuse_late(&mut self, py: Python<'_>, id: usize, refusal: Refusal) {
+        let input = std::mem::take(&mut self.connections[id].input);
+        self.refuse(py, id, refusal, &input);
+        self.watch(id);
+    }
+
+    fn set_deadline(&mut self, id: usize, after: Nanos) {
+        let deadline = self.now.saturating_add(after);
+        self.connections[id].deadline = deadline;
+        if deadline < self.next_sweep {
+            self.wake_at(deadline);
+        }
+    }
+}
+
+/// The first line of a head for the log: printable, and not all of it.
+fn printable(head: &[u8]) -> String {
+    let end = head.iter().position(|b| matches!(b, b'\r' | b'\n'));
+    let line = &head[..end.unwrap_or(head.len()).min(200)];
+    String::from_utf8_lossy(line).into_owned()
+}

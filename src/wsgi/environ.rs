@@ -1,0 +1,487 @@
+//! The environ dictionary of PEP 3333 (and of RFC 3875, from which its CGI variables come).
+//!
+//! Made for speed: what is constant per listener is copied as one dictionary, which also holds the
+//! keys that every request overwrites, so that the copy has its final size; keys, and short values
+//! that repeat from request to request, are kept as Python strings ([`NameCache`]).
+
+use std::fs::File;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+
+use super::file::FileWrapper;
+use crate::http::target::{percent_decode, split_host};
+use crate::http::{Head, Version};
+use crate::python::latin1;
+
+pub use crate::http::Underscores as UnderscoreFields;
+
+/// What is the same for all requests of one listener.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// Address and port of a TCP listener; over a Unix socket the Host field decides.
+    pub server: Option<(String, u16)>,
+    /// The mount prefix, for SCRIPT_NAME.
+    pub script_name: String,
+}
+
+/// Who sent the request: strings made once per connection.
+pub struct Peer {
+    address: Py<PyString>,
+    port: Py<PyString>,
+}
+
+impl Peer {
+    /// A client on a Unix socket has no address: the empty string says so. (`127.0.0.1` would make
+    /// everybody behind a proxy look like a trusted local user.)
+    pub fn new(py: Python<'_>, address: Option<std::net::SocketAddr>) -> Self {
+        let (ip, port) = match address {
+            Some(address) => (address.ip().to_string(), address.port().to_string()),
+            None => Default::default(),
+        };
+        Self {
+            address: PyString::new(py, &ip).unbind(),
+            port: PyString::new(py, &port).unbind(),
+        }
+    }
+}
+
+pub enum RequestBody<'a> {
+    None,
+    Memory(&'a [u8]),
+    /// An unlinked file, read from its start.
+    File(File, u64),
+}
+
+pub struct Request<'a> {
+    pub head: &'a Head<'a, 'a>,
+    pub body: RequestBody<'a>,
+    /// Index of the listener.
+    pub origin: usize,
+    pub peer: &'a Peer,
+}
+
+/// Keys that every request sets; those it shares with the template stand there too.
+struct Keys {
+    request_method: Py<PyString>,
+    path_info: Py<PyString>,
+    query_string: Py<PyString>,
+    raw_uri: Py<PyString>,
+    request_uri: Py<PyString>,
+    script_name: Py<PyString>,
+    server_protocol: Py<PyString>,
+    server_name: Py<PyString>,
+    server_port: Py<PyString>,
+    remote_addr: Py<PyString>,
+    remote_port: Py<PyString>,
+    content_length: Py<PyString>,
+    wsgi_input: Py<PyString>,
+    http_host: Py<PyString>,
+}
+
+/// Values that repeat.
+struct Values {
+    empty: Py<PyString>,
+    slash: Py<PyString>,
+    get: Py<PyString>,
+    post: Py<PyString>,
+    head: Py<PyString>,
+    http_10: Py<PyString>,
+    http_11: Py<PyString>,
+}
+
+pub struct Builder {
+    templates: Vec<(Origin, Py<PyDict>)>,
+    keys: Keys,
+    values: Values,
+    bytes_io: Py<PyAny>,
+    open: Py<PyAny>,
+    names: NameCache,
+    underscores: UnderscoreFields,
+    path: Vec<u8>,
+}
+
+fn interned(py: Python<'_>, text: &str) -> Py<PyString> {
+    PyString::intern(py, text).unbind()
+}
+
+impl Builder {
+    pub fn new(
+        py: Python<'_>,
+        origins: &[Origin],
+        underscores: UnderscoreFields,
+    ) -> PyResult<Self> {
+        let key = |name| interned(py, name);
+        let keys = Keys {
+            request_method: key("REQUEST_METHOD"),
+            path_info: key("PATH_INFO"),
+            query_string: key("QUERY_STRING"),
+            raw_uri: key("RAW_URI"),
+            request_uri: key("REQUEST_URI"),
+            script_name: key("SCRIPT_NAME"),
+            server_protocol: key("SERVER_PROTOCOL"),
+            server_name: key("SERVER_NAME"),
+            server_port: key("SERVER_PORT"),
+            remote_addr: key("REMOTE_ADDR"),
+            remote_port: key("REMOTE_PORT"),
+            content_length: key("CONTENT_LENGTH"),
+            wsgi_input: key("wsgi.input"),
+            http_host: key("HTTP_HOST"),
+        };
+        let values = Values {
+            empty: key(""),
+            slash: key("/"),
+            get: key("GET"),
+            post: key("POST"),
+            head: key("HEAD"),
+            http_10: key("HTTP/1.0"),
+            http_11: key("HTTP/1.1"),
+        };
+        let io = py.import("io")?;
+        let templates = origins
+            .iter()
+            .map(|origin| Ok((origin.clone(), template(py, origin, &keys)?)))
+            .collect::<PyResult<_>>()?;
+        Ok(Self {
+            templates,
+            keys,
+            values,
+            bytes_io: io.getattr("BytesIO")?.unbind(),
+            open: io.getattr("open")?.unbind(),
+            names: NameCache::new(),
+            underscores,
+            path: Vec::new(),
+        })
+    }
+
+    pub fn build<'py>(
+        &mut self,
+        py: Python<'py>,
+        request: Request<'_>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let Request {
+            head,
+            body,
+            origin,
+            peer,
+        } = request;
+        let (origin, template) = &self.templates[origin];
+        let environ = template.bind(py).copy()?;
+        let (keys, values) = (&self.keys, &self.values);
+        let set = |key: &Py<PyString>, value: &Bound<'py, PyString>| {
+            environ.set_item(key.bind(py), value)
+        };
+
+        let method = match head.method {
+            b"GET" => values.get.bind(py).clone(),
+            b"POST" => values.post.bind(py).clone(),
+            b"HEAD" => values.head.bind(py).clone(),
+            other => latin1(py, other)?,
+        };
+        set(&keys.request_method, &method)?;
+        set(
+            &keys.server_protocol,
+            match head.version {
+                Version::Http10 => values.http_10.bind(py),
+                Version::Http11 => values.http_11.bind(py),
+            },
+        )?;
+
+        let target = &head.target;
+        let uri = match target.raw {
+            b"/" => values.slash.bind(py).clone(),
+            raw => latin1(py, raw)?,
+        };
+        set(&keys.raw_uri, &uri)?;
+        set(&keys.request_uri, &uri)?;
+        let query = match target.query {
+            b"" => values.empty.bind(py).clone(),
+            query => latin1(py, query)?,
+        };
+        set(&keys.query_string, &query)?;
+        let path = percent_decode(target.path, &mut self.path);
+        let (script_name, path) = split_mount(path, origin.script_name.as_bytes());
+        if script_name.is_empty() && !origin.script_name.is_empty() {
+            set(&keys.script_name, values.empty.bind(py))?;
+        }
+        if path == target.raw {
+            set(&keys.path_info, &uri)?;
+        } else {
+            set(&keys.path_info, &latin1(py, path)?)?;
+        }
+
+        set(&keys.remote_addr, peer.address.bind(py))?;
+        set(&keys.remote_port, peer.port.bind(py))?;
+        if origin.server.is_none()
+            && let Some(host) = head.host
+        {
+            let (name, port) = split_host(host);
+            set(&keys.server_name, &latin1(py, name)?)?;
+            let port = match port {
+                Some(port) => latin1(py, port)?,
+                None => PyString::new(py, "80"),
+            };
+            set(&keys.server_port, &port)?;
+        }
+
+        self.names.new_request();
+        let careful = head.has_underscores && self.underscores == UnderscoreFields::Keep;
+        for field in head.fields {
+            let underscore = || memchr::memchr(b'_', field.name.as_bytes()).is_some();
+            if head.has_underscores && !careful && underscore() {
+                continue;
+            }
+            let name = field.name.as_bytes();
+            self.names.set(py, &environ, name, field.value, careful)?;
+        }
+        if target.authority.is_some()
+            && let Some(host) = head.host
+        {
+            // RFC 9112 §3.2.2: the authority of an absolute-form target replaces the Host field.
+            environ.set_item(keys.http_host.bind(py), latin1(py, host)?)?;
+        }
+
+        let input = match body {
+            RequestBody::None => self.bytes_io.bind(py).call0()?,
+            RequestBody::Memory(bytes) => {
+                set_length(py, &environ, keys, bytes.len() as u64)?;
+                let bytes = pyo3::types::PyBytes::new(py, bytes);
+                self.bytes_io.bind(py).call1((bytes,))?
+            }
+            RequestBody::File(file, length) => {
+                set_length(py, &environ, keys, length)?;
+                let fd = std::os::fd::IntoRawFd::into_raw_fd(file);
+                // The file object owns the descriptor from here on.
+                self.open.bind(py).call1((fd, "rb"))?
+            }
+        };
+        environ.set_item(keys.wsgi_input.bind(py), input)?;
+        Ok(environ)
+    }
+}
+
+fn set_length(
+    py: Python<'_>,
+    environ: &Bound<'_, PyDict>,
+    keys: &Keys,
+    length: u64,
+) -> PyResult<()> {
+    let text = PyString::new(py, &length.to_string());
+    environ.set_item(keys.content_length.bind(py), text)
+}
+
+/// SCRIPT_NAME and PATH_INFO: the mount prefix applies only at a segment boundary.
+fn split_mount<'a>(path: &'a [u8], prefix: &'a [u8]) -> (&'a [u8], &'a [u8]) {
+    match path.strip_prefix(prefix) {
+        Some(rest) if rest.is_empty() || rest[0] == b'/' => (prefix, rest),
+        _ => (b"", path),
+    }
+}
+
+fn template(py: Python<'_>, origin: &Origin, keys: &Keys) -> PyResult<Py<PyDict>> {
+    let environ = PyDict::new(py);
+    let text = |text: &str| PyString::new(py, text);
+    environ.set_item("wsgi.version", (1, 0))?;
+    environ.set_item("wsgi.url_scheme", "http")?;
+    environ.set_item("wsgi.errors", py.import("sys")?.getattr("stderr")?)?;
+    environ.set_item("wsgi.multithread", false)?;
+    environ.set_item("wsgi.multiprocess", true)?;
+    environ.set_item("wsgi.run_once", false)?;
+    environ.set_item("wsgi.file_wrapper", py.get_type::<FileWrapper>())?;
+    environ.set_item("wsgi.input_terminated", true)?;
+    environ.set_item("GATEWAY_INTERFACE", "CGI/1.1")?;
+    let software = concat!("rswsgi/", env!("CARGO_PKG_VERSION"));
+    environ.set_item("SERVER_SOFTWARE", software)?;
+    environ.set_item(keys.script_name.bind(py), text(&origin.script_name))?;
+    let (name, port) = match &origin.server {
+        Some((name, port)) => (name.as_str(), port.to_string()),
+        None => ("localhost", "80".into()),
+    };
+    environ.set_item(keys.server_name.bind(py), text(name))?;
+    environ.set_item(keys.server_port.bind(py), text(&port))?;
+    // Placeholders: the copy is to have its final size (22 keys make a table for 42).
+    for key in [
+        &keys.request_method,
+        &keys.path_info,
+        &keys.query_string,
+        &keys.raw_uri,
+        &keys.request_uri,
+        &keys.server_protocol,
+        &keys.remote_addr,
+        &keys.remote_port,
+        &keys.wsgi_input,
+    ] {
+        environ.set_item(key.bind(py), text(""))?;
+    }
+    Ok(environ.unbind())
+}
+
+/// Places in the cache; a power of two. A request has at most 100 fields, most of them common.
+const PLACES: usize = 256;
+/// Longer values are not kept.
+const VALUE_BYTES: usize = 160;
+
+/// What becomes of a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Treatment {
+    /// Joined by `, ` when repeated (RFC 9110 §5.3).
+    List,
+    /// Joined by `; ` when repeated (RFC 9113 §8.2.3); never kept.
+    Cookie,
+    /// Not kept, because it is a secret.
+    Secret,
+    /// Only the first counts.
+    Single,
+    /// Not shown to the application.
+    Hidden,
+}
+
+struct Name {
+    /// As received, in any case.
+    name: Box<[u8]>,
+    key: Py<PyString>,
+    treatment: Treatment,
+    /// The request that set it last.
+    request: u64,
+    value: Option<Py<PyString>>,
+    value_bytes: [u8; VALUE_BYTES],
+    value_length: usize,
+}
+
+/// From field names to environ keys: directly mapped, so it is bounded whatever clients send, and a
+/// collision costs time only.
+struct NameCache {
+    places: Box<[Option<Name>]>,
+    request: u64,
+}
+
+impl NameCache {
+    fn new() -> Self {
+        Self {
+            places: (0..PLACES).map(|_| None).collect(),
+            request: 0,
+        }
+    }
+
+    fn new_request(&mut self) {
+        self.request += 1;
+    }
+
+    fn set(
+        &mut self,
+        py: Python<'_>,
+        environ: &Bound<'_, PyDict>,
+        name: &[u8],
+        value: &[u8],
+        careful: bool,
+    ) -> PyResult<()> {
+        let place = &mut self.places[place(name)];
+        let known = place
+            .as_ref()
+            .is_some_and(|known| known.name.eq_ignore_ascii_case(name));
+        if !known {
+            *place = Some(Name::new(py, name));
+        }
+        let entry = place.as_mut().expect("it has just been put there");
+        // The record of what this request has set is lost with a replaced entry.
+        let maybe_repeated = careful || !known || entry.request == self.request;
+        entry.request = self.request;
+        let key = entry.key.bind(py);
+        if maybe_repeated && let Some(before) = environ.get_item(key)? {
+            let joint = match entry.treatment {
+                Treatment::Single | Treatment::Hidden => return Ok(()),
+                Treatment::Cookie => "; ",
+                Treatment::List | Treatment::Secret => ", ",
+            };
+            let value = latin1(py, value)?;
+            return environ.set_item(key, before.add(joint)?.add(value)?);
+        }
+        match entry.treatment {
+            Treatment::Hidden => Ok(()),
+            Treatment::List | Treatment::Single if value.len() <= VALUE_BYTES => {
+                let value = entry.keep(py, value)?;
+                environ.set_item(entry.key.bind(py), value)
+            }
+            _ => environ.set_item(key, latin1(py, value)?),
+        }
+    }
+}
+
+/// Equal for names that are equal without regard to case.
+fn place(name: &[u8]) -> usize {
+    let at = |index: usize| usize::from(name[index] | 0x20);
+    match name.len() {
+        0 => 0,
+        length => {
+            let (first, middle, last) = (at(0), at(length / 2), at(length - 1));
+            (length * 37 + first * 7 + middle * 3 + last * 11) % PLACES
+        }
+    }
+}
+
+impl Name {
+    fn new(py: Python<'_>, name: &[u8]) -> Self {
+        let mut key = String::with_capacity(name.len() + 5);
+        let treatment = match name.to_ascii_lowercase().as_slice() {
+            b"content-type" | b"content-length" => Treatment::Single,
+            b"cookie" => Treatment::Cookie,
+            b"authorization" | b"proxy-authorization" => Treatment::Secret,
+            // HTTP_PROXY would be taken for the variable of that name ("httpoxy", CVE-2016-5385).
+            b"proxy" => Treatment::Hidden,
+            // The application reads the decoded body, whose length it is told.
+            b"transfer-encoding" => Treatment::Hidden,
+            _ => Treatment::List,
+        };
+        if treatment != Treatment::Single {
+            key.push_str("HTTP_");
+        }
+        key.extend(name.iter().map(|byte| match byte {
+            b'-' => '_',
+            other => char::from(other.to_ascii_uppercase()),
+        }));
+        Self {
+            name: name.into(),
+            key: interned(py, &key),
+            treatment,
+            request: 0,
+            value: None,
+            value_bytes: [0; VALUE_BYTES],
+            value_length: 0,
+        }
+    }
+
+    /// The value as a Python string: the last one, when it is the same again.
+    fn keep<'py>(&mut self, py: Python<'py>, value: &[u8]) -> PyResult<Bound<'py, PyString>> {
+        if let Some(kept) = &self.value
+            && self.value_bytes[..self.value_length] == *value
+        {
+            return Ok(kept.bind(py).clone());
+        }
+        let text = latin1(py, value)?;
+        self.value_bytes[..value.len()].copy_from_slice(value);
+        self.value_length = value.len();
+        self.value = Some(text.clone().unbind());
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mount_prefix_applies_at_segments_only() {
+        assert_eq!(split_mount(b"/app/x", b"/app"), (&b"/app"[..], &b"/x"[..]));
+        assert_eq!(split_mount(b"/app", b"/app"), (&b"/app"[..], &b""[..]));
+        assert_eq!(split_mount(b"/apple", b"/app"), (&b""[..], &b"/apple"[..]));
+        assert_eq!(split_mount(b"/x", b""), (&b""[..], &b"/x"[..]));
+    }
+
+    #[test]
+    fn names_that_differ_in_case_share_a_place() {
+        for (a, b) in [("Host", "hOST"), ("X-Forwarded-For", "x-forwarded-for")] {
+            assert_eq!(place(a.as_bytes()), place(b.as_bytes()));
+        }
+        assert_eq!(place(b""), 0);
+    }
+}

@@ -1,0 +1,61 @@
+//! What the WSGI layer asks of a transport.
+
+use std::any::Any;
+use std::fs::File;
+
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+/// Status and fields of a response as the application gave them, checked and rendered.
+#[derive(Debug, Default)]
+pub struct Response {
+    pub status: u16,
+    /// `200 OK`
+    pub status_line: Vec<u8>,
+    /// `Name: value\r\n`, without Content-Length.
+    pub fields: Vec<u8>,
+    pub declared_length: Option<u64>,
+    pub has_date: bool,
+    pub has_server: bool,
+    /// The value for `Date` where the application gave none.
+    pub date: [u8; 29],
+}
+
+/// With the first bytes: the head, and the length of the whole body where it is known.
+pub struct Start<'a> {
+    pub response: &'a Response,
+    pub length: Option<u64>,
+}
+
+/// Bytes of the body that go out now.
+pub enum Body<'a, 'py> {
+    Blocks(&'a [Bound<'py, PyBytes>]),
+    Plain(&'a [u8]),
+    File {
+        file: File,
+        offset: u64,
+        length: u64,
+    },
+}
+
+/// The client left, or does not take bytes any more.
+#[derive(Debug)]
+pub struct Gone;
+
+/// One connection, for the length of one response.
+///
+/// `send` hands bytes to the kernel before it returns, or keeps a reference to them and guarantees
+/// that transmission continues (PEP 3333, "Buffering and Streaming"). It may wait for a slow client.
+pub trait Wire: Send + Any {
+    /// `start` comes with the first call and only then; after `end` nothing more is sent.
+    fn send(
+        &mut self,
+        py: Python<'_>,
+        start: Option<Start<'_>>,
+        body: Body<'_, '_>,
+        end: bool,
+    ) -> Result<(), Gone>;
+
+    /// The response cannot be completed: the client must see that it was cut.
+    fn cut(&mut self);
+}
