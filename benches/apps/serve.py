@@ -1,0 +1,65 @@
+"""Starts the servers that are libraries: serve.py SERVER PORT WORKERS MODULE.
+
+A listener is bound once and inherited by WORKERS processes, as a prefork server does it; a server
+that binds by itself shares the port by SO_REUSEPORT.
+"""
+
+import importlib
+import os
+import signal
+import socket
+import sys
+
+
+def listener(port):
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("127.0.0.1", port))
+    sock.listen(1024)
+    sock.setblocking(False)
+    return sock
+
+
+def forked(workers, run):
+    """One worker is this very process; more are its children."""
+    if workers == 1:
+        return run()
+    for _ in range(workers):
+        if os.fork() == 0:
+            run()
+            os._exit(0)
+    while True:
+        signal.pause()
+
+
+def bjoern(port, workers, app):
+    import bjoern
+
+    sock = listener(port)
+    forked(workers, lambda: bjoern.server_run(sock, app))
+
+
+def fastwsgi(port, workers, app):
+    import fastwsgi
+
+    fastwsgi.run(app, "127.0.0.1", port, workers=workers)
+
+
+def waitress(port, workers, app):
+    import waitress
+
+    sock = listener(port)
+    forked(workers, lambda: waitress.serve(app, sockets=[sock], threads=1, _quiet=True))
+
+
+def main():
+    server, port, workers, module = sys.argv[1:]
+    sys.path.insert(0, os.getcwd())
+    app = importlib.import_module(module).application
+    {"bjoern": bjoern, "fastwsgi": fastwsgi, "waitress": waitress}[server](
+        int(port), int(workers), app
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+//! Serves one application with several servers in turn and compares what a request costs.
+//!
+//! Requests per second depend on what else the machine does; CPU time per request much less, so
+//! that is the figure tables are sorted by. Every server is started anew for each sample, proves
+//! that it answers correctly, is warmed up and measured; rounds are interleaved, so that a slow
+//! minute of the machine hits every server. Nothing here asserts a speed.
+
+mod cpu;
+mod environment;
+mod floor;
+mod load;
+mod probe;
+mod process;
+mod report;
+mod servers;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use environment::Environment;
+use load::{WORKLOADS, Workload};
+use process::{Cpus, Placement, Running};
+use report::{Outcome, Sample};
+use servers::{SERVERS, Server};
+
+/// Seconds; wrk knows no shorter run.
+const WARM_UP: u32 = 1;
+
+struct Options {
+    rounds: u32,
+    seconds: u32,
+    workers: u32,
+    placement: Placement,
+    python: PathBuf,
+    workloads: Vec<&'static Workload>,
+    servers: Vec<&'static Server>,
+}
+
+fn main() -> ExitCode {
+    let matches = command_line().get_matches();
+    if let Some(("floor", matches)) = matches.subcommand() {
+        let error = floor::serve(number(matches, "port") as u16, number(matches, "workers"));
+        eprintln!("floor: {error}");
+        return ExitCode::FAILURE;
+    }
+    match options(&matches).and_then(|options| compare(&options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("compare: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn command_line() -> Command {
+    let number = |name: &'static str, default: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .default_value(default)
+            .value_parser(value_parser!(u32).range(1..))
+            .help(help)
+    };
+    let list = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_delimiter(',').help(help)
+    };
+    Command::new("compare")
+        .about("Compares rswsgi with other servers on this machine")
+        .args([
+            number("rounds", "3", "Samples per server and workload"),
+            number("seconds", "2", "Length of a sample"),
+            number("workers", "1", "Processes that serve, per server"),
+            list("only", "Workloads to run, by name"),
+            list("servers", "Servers to run, by name"),
+            Arg::new("python")
+                .long("python")
+                .default_value("python3")
+                .value_parser(value_parser!(PathBuf))
+                .help("Interpreter the virtual environment is made from"),
+            Arg::new("confine")
+                .long("confine")
+                .action(ArgAction::SetTrue)
+                .help("Keep the server off the load generator's CPU"),
+            // `cargo bench` passes this to every bench target.
+            Arg::new("bench")
+                .long("bench")
+                .hide(true)
+                .action(ArgAction::SetTrue),
+        ])
+        .subcommand(
+            Command::new("floor")
+                .about("Internal: serve fixed responses")
+                .args([number("port", "8000", ""), number("workers", "1", "")]),
+        )
+}
+
+fn number(matches: &ArgMatches, name: &str) -> u32 {
+    *matches.get_one(name).expect("the option has a default")
+}
+
+fn options(matches: &ArgMatches) -> Result<Options, String> {
+    Ok(Options {
+        rounds: number(matches, "rounds"),
+        seconds: number(matches, "seconds"),
+        workers: number(matches, "workers"),
+        placement: match matches.get_flag("confine") {
+            true => Placement::Confined,
+            false => Placement::Anywhere,
+        },
+        python: matches
+            .get_one::<PathBuf>("python")
+            .expect("the option has a default")
+            .clone(),
+        workloads: chosen(matches, "only", &WORKLOADS, |workload| workload.name)?,
+        servers: chosen(matches, "servers", &SERVERS, |server| server.name)?,
+    })
+}
+
+/// The rows of `table` that the option names, in the order of the table; all without the option.
+fn chosen<T>(
+    matches: &ArgMatches,
+    option: &str,
+    table: &'static [T],
+    name: fn(&T) -> &'static str,
+) -> Result<Vec<&'static T>, String> {
+    let Some(wanted) = matches.get_many::<String>(option) else {
+        return Ok(table.iter().collect());
+    };
+    let wanted: Vec<&str> = wanted.map(String::as_str).collect();
+    let known: Vec<&str> = table.iter().map(name).collect();
+    if let Some(unknown) = wanted.iter().find(|wanted| !known.contains(wanted)) {
+        return Err(format!(
+            "--{option} {unknown}: unknown, choose from {}",
+            known.join(", ")
+        ));
+    }
+    Ok(table
+        .iter()
+        .filter(|row| wanted.contains(&name(row)))
+        .collect())
+}
+
+fn compare(options: &Options) -> Result<(), String> {
+    process::require(&["wrk", "taskset", "setpriv"])?;
+    let cpus = Cpus::split(options.placement)?;
+    let environment = Environment::prepare(&options.python)?;
+    println!("{}", report::preamble(options, &environment, &cpus));
+    for workload in &options.workloads {
+        let mut outcomes: Vec<Outcome> = options.servers.iter().map(|s| Outcome::new(s)).collect();
+        for round in 1..=options.rounds {
+            for outcome in outcomes.iter_mut().filter(|outcome| outcome.works()) {
+                let sample = sample(outcome.server, workload, options, &environment, &cpus);
+                eprintln!(
+                    "{} round {round}, {}: {}",
+                    workload.name,
+                    outcome.server.name,
+                    report::progress(&sample)
+                );
+                outcome.add(sample);
+            }
+        }
+        println!("{}", report::table(workload, &outcomes));
+    }
+    Ok(())
+}
+
+/// Starts the server, measures one workload once and stops the server.
+fn sample(
+    server: &Server,
+    workload: &Workload,
+    options: &Options,
+    environment: &Environment,
+    cpus: &Cpus,
+) -> Result<Sample, String> {
+    if let Some(package) = server.package {
+        environment.has(package)?;
+    }
+    if server.name == servers::RSWSGI {
+        servers::module_is_current()?;
+    }
+    let port = process::free_port()?;
+    let command = (server.command)(&servers::Start {
+        port,
+        workers: options.workers,
+        module: workload.module,
+        environment,
+    });
+    let mut running = Running::start(command, server.name, &cpus.server)?;
+    let manners = probe::wait_until_right(&mut running, port, workload)?;
+    load::run(workload, port, WARM_UP, &cpus.load)?;
+
+    let before = cpu::Usage::of(&running.tree());
+    let load = load::run(workload, port, options.seconds, &cpus.load)?;
+    let tree = running.tree();
+    let spent = cpu::Usage::of(&tree).since(&before);
+    Ok(Sample {
+        load,
+        cpu_per_request: spent.as_secs_f64() * 1e6 / load.requests as f64,
+        proportional_set: cpu::proportional_set(&tree),
+        manners,
+    })
+}

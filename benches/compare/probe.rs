@@ -1,0 +1,180 @@
+//! Asks a server one question before it is measured: is the answer right, and what does the server
+//! do with connections? A small client of its own, since a load generator counts wrong bodies too.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::load::Workload;
+use crate::process::Running;
+
+const START_LIMIT: Duration = Duration::from_secs(15);
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// How long a second client waits beside one that keeps its connection open.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How a server treats the connections of its clients.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Manners {
+    /// Keeps connections open and serves all of them.
+    Keeps,
+    /// Keeps one connection open and serves no other meanwhile.
+    KeepsOne,
+    /// Closes after each response. The client may have wished it.
+    Closes,
+}
+
+struct Response {
+    status: u16,
+    body: Vec<u8>,
+    last: bool,
+}
+
+/// Waits until the server answers at all, then insists on the right answer.
+pub fn wait_until_right(
+    running: &mut Running,
+    port: u16,
+    workload: &Workload,
+) -> Result<Manners, String> {
+    let deadline = Instant::now() + START_LIMIT;
+    loop {
+        if let Some(reason) = running.gone() {
+            return Err(reason);
+        }
+        match ask(port, workload, ANSWER_LIMIT) {
+            Ok((connection, response)) => return judge(connection, response, port, workload),
+            Err(error) if Instant::now() >= deadline => {
+                let words = running.last_words();
+                return Err(format!("no answer within {START_LIMIT:?}, {error}{words}"));
+            }
+            Err(_) => thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+fn judge(
+    mut connection: BufReader<TcpStream>,
+    response: Response,
+    port: u16,
+    workload: &Workload,
+) -> Result<Manners, String> {
+    right(&response, workload)?;
+    if response.last || workload.closes() {
+        return Ok(Manners::Closes);
+    }
+    let again = exchange(&mut connection, workload)
+        .map_err(|error| format!("second request on a connection: {error}"))?;
+    right(&again, workload)?;
+    // The first connection stays open meanwhile.
+    match ask(port, workload, PATIENCE) {
+        Ok((_, response)) => right(&response, workload).map(|()| Manners::Keeps),
+        Err(_) => Ok(Manners::KeepsOne),
+    }
+}
+
+fn right(response: &Response, workload: &Workload) -> Result<(), String> {
+    if response.status != 200 {
+        return Err(format!("answers with status {}", response.status));
+    }
+    let expected = workload.answer.bytes();
+    if response.body != expected {
+        return Err(format!(
+            "wrong body of {} bytes instead of {}",
+            response.body.len(),
+            expected.len()
+        ));
+    }
+    Ok(())
+}
+
+fn ask(
+    port: u16,
+    workload: &Workload,
+    limit: Duration,
+) -> io::Result<(BufReader<TcpStream>, Response)> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let stream = TcpStream::connect_timeout(&address, limit)?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.set_write_timeout(Some(limit))?;
+    let mut connection = BufReader::new(stream);
+    let response = exchange(&mut connection, workload)?;
+    Ok((connection, response))
+}
+
+fn exchange(connection: &mut BufReader<TcpStream>, workload: &Workload) -> io::Result<Response> {
+    let mut request = format!(
+        "{} {} HTTP/1.1\r\nHost: 127.0.0.1\r\n",
+        workload.method(),
+        workload.path
+    );
+    for (name, value) in workload.headers {
+        request += &format!("{name}: {value}\r\n");
+    }
+    if workload.upload > 0 {
+        request += &format!("Content-Length: {}\r\n", workload.upload);
+    }
+    request += "\r\n";
+    let mut request = request.into_bytes();
+    request.resize(request.len() + workload.upload, b'x');
+    connection.get_mut().write_all(&request)?;
+    receive(connection)
+}
+
+fn receive(connection: &mut BufReader<TcpStream>) -> io::Result<Response> {
+    let status_line = line(connection)?;
+    let (version, rest) = status_line.split_once(' ').ok_or_else(malformed)?;
+    let status = rest
+        .get(..3)
+        .and_then(|s| s.parse().ok())
+        .ok_or_else(malformed)?;
+    let mut last = version != "HTTP/1.1";
+    let mut length = None;
+    let mut chunked = false;
+    loop {
+        let field = line(connection)?.to_ascii_lowercase();
+        let Some((name, value)) = field.split_once(':') else {
+            break;
+        };
+        match (name, value.trim()) {
+            ("connection", "close") => last = true,
+            ("connection", "keep-alive") => last = false,
+            ("transfer-encoding", "chunked") => chunked = true,
+            ("content-length", value) => length = value.parse::<u64>().ok(),
+            _ => {}
+        }
+    }
+    let mut body = Vec::new();
+    if chunked {
+        read_chunks(connection, &mut body)?;
+    } else if let Some(length) = length {
+        connection.take(length).read_to_end(&mut body)?;
+    } else {
+        connection.read_to_end(&mut body)?;
+        last = true;
+    }
+    Ok(Response { status, body, last })
+}
+
+fn read_chunks(connection: &mut BufReader<TcpStream>, body: &mut Vec<u8>) -> io::Result<()> {
+    loop {
+        let size = u64::from_str_radix(&line(connection)?, 16).map_err(|_| malformed())?;
+        connection.take(size).read_to_end(body)?;
+        line(connection)?;
+        if size == 0 {
+            return Ok(());
+        }
+    }
+}
+
+fn line(connection: &mut BufReader<TcpStream>) -> io::Result<String> {
+    let mut line = String::new();
+    if connection.read_line(&mut line)? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(line.trim_end().to_owned())
+}
+
+fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "malformed response")
+}
