@@ -5,9 +5,12 @@
 
 use super::server::Address;
 use super::{PATIENCE, UnderTest, under_test, wait_until};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 enum Stream {
     Tcp(TcpStream),
@@ -168,6 +171,27 @@ impl Client {
         self.send(&bytes[start..]);
     }
 
+    /// Sends byte by byte with pauses, as a slow client does, until all is sent or the server has
+    /// closed or answered.
+    pub fn trickle(&mut self, bytes: &[u8], pause: Duration) {
+        for byte in bytes {
+            if self.try_send([*byte]).is_err() || self.has_answer() {
+                return;
+            }
+            std::thread::sleep(pause);
+        }
+    }
+
+    /// True when something can be read, be it the end.
+    fn has_answer(&self) -> bool {
+        let fd = match &self.stream {
+            Stream::Tcp(stream) => stream.as_fd(),
+            Stream::Unix(stream) => stream.as_fd(),
+        };
+        let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+
     /// A GET that leaves the connection open.
     #[track_caller]
     pub fn get(&mut self, path: &str) -> Response {
@@ -190,6 +214,23 @@ impl Client {
         self.stream
             .shutdown(Shutdown::Write)
             .expect("end our side of a connection");
+    }
+
+    /// Ends our side, which the server may have ended before.
+    pub fn try_half_close(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// The same connection once more, for a thread that sends while this one reads.
+    pub fn second(&self) -> Client {
+        let stream = match &self.stream {
+            Stream::Tcp(stream) => stream.try_clone().map(Stream::Tcp),
+            Stream::Unix(stream) => stream.try_clone().map(Stream::Unix),
+        };
+        Client {
+            stream: stream.expect("duplicate a descriptor"),
+            pending: Vec::new(),
+        }
     }
 
     pub fn local_address(&self) -> SocketAddr {

@@ -22,6 +22,15 @@ impl Pid {
         })
     }
 
+    /// A child of the test, which keeps its number until it is waited for, also when it has exited.
+    pub fn of_child(number: i32) -> Pid {
+        let stat = Stat::read(number).expect("a child that was not waited for");
+        Pid {
+            number,
+            started: stat.started,
+        }
+    }
+
     /// True until the process has exited, reaped or not.
     pub fn is_alive(self) -> bool {
         Pid::of(self.number) == Some(self)

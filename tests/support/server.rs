@@ -258,8 +258,7 @@ impl Server {
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {line}: {error}"));
         drop(command); // its ends of the pipes and its copies of the listeners
-        let supervisor =
-            Pid::of(child.id().cast_signed()).expect("a child that was not waited for");
+        let supervisor = Pid::of_child(child.id().cast_signed());
         Running {
             log: Log::follow(log_end, &self.dir.0.join("stderr")),
             stdout: Log::follow(out_end, &self.dir.0.join("stdout")),
@@ -270,6 +269,7 @@ impl Server {
             command: line,
             addresses,
             bound,
+            workers: self.workers.as_ref().and_then(|number| number.parse().ok()),
             expected: self.expected,
             right_status: self.status,
             notes: self.notes,
@@ -435,6 +435,7 @@ pub struct Running {
     command: String,
     addresses: Vec<Address>,
     bound: Vec<String>,
+    workers: Option<usize>,
     expected: Vec<String>,
     right_status: i32,
     pub log: Log,
@@ -531,12 +532,14 @@ impl Running {
         masters[0]
     }
 
-    /// The workers, in the order of their process numbers.
+    /// The workers, in the order of their process numbers, once there are as many as were asked for.
     #[track_caller]
     pub fn workers(&self) -> Vec<Pid> {
-        let mut workers = self.master().children();
-        workers.sort();
-        workers
+        super::wait_until("all workers to run", || {
+            let mut workers = self.master().children();
+            workers.sort();
+            (Some(workers.len()) == self.workers).then_some(workers)
+        })
     }
 
     /// More pieces that lines about errors may have, for what a test provokes on the way.
