@@ -1,7 +1,7 @@
 //! The dictionary an application is called with, and the streams in it.
 
 use super::rules;
-use crate::support::{Response, Running, Server, only_rswsgi};
+use crate::support::{Response, Running, Server, UnderTest, only_rswsgi, under_test};
 use serde_json::Value;
 
 /// The type and the text of one value; panics when the key is missing.
@@ -152,6 +152,9 @@ fn the_keys_of_wsgi_are_there() {
         ("wsgi.input_terminated", "bool", "True"),
     ];
     for (key, kind, value) in expected {
+        if key == "wsgi.multithread" && under_test() != UnderTest::Rswsgi {
+            continue; // the peer serves in threads to have keep-alive at all
+        }
         assert_eq!(entry(&environ, key), (kind.into(), value.into()), "{key}");
     }
     for key in ["wsgi.input", "wsgi.errors", "wsgi.file_wrapper"] {

@@ -199,7 +199,7 @@ fn more_than_content_length_is_cut_and_logged() {
         let text = String::from_utf8_lossy(&rest);
         assert!(!text.contains("Forged"), "{path}: {text:?}");
         assert!(
-            text.is_empty() || next.is_ok() && text.ends_with("hello\n"),
+            text.is_empty() || next.is_ok() && text.contains("hello\n"),
             "{path}: {text:?}"
         );
     }
