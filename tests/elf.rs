@@ -40,9 +40,13 @@ fn needed_libraries<'d>(file: &ElfFile64<'d, object::Endianness>) -> Vec<&'d [u8
     let table = file
         .elf_dynamic_table()
         .expect("a readable dynamic section");
-    let table = table.expect("linked dynamically");
-    let names = table.needed().map(|name| name.expect("a readable entry"));
-    names.collect()
+    let needed = table
+        .iter()
+        .map(|entry| entry.expect("a readable entry"))
+        .filter(|entry| entry.tag == object::elf::DT_NEEDED);
+    needed
+        .map(|entry| table.string(entry).expect("the name of a library"))
+        .collect()
 }
 
 fn is_python(symbol: &str) -> bool {

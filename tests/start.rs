@@ -426,6 +426,8 @@ fn a_socket_somebody_listens_on_is_refused() {
     let inode = std::fs::metadata(&path).expect("it was just bound").ino();
     let finished = server.bind(&format!("unix:{}", path.display())).run();
     finished.assert_status(69).assert_says("live.sock");
+    let now = std::fs::metadata(&path).expect("it is still there");
+    assert_eq!(now.ino(), inode, "the socket was replaced");
     drop(listener);
 }
 
