@@ -42,7 +42,6 @@ fn needed_libraries<'d>(file: &ElfFile64<'d, object::Endianness>) -> Vec<&'d [u8
         .expect("a readable dynamic section");
     let needed = table
         .iter()
-        .map(|entry| entry.expect("a readable entry"))
         .filter(|entry| entry.tag == object::elf::DT_NEEDED);
     needed
         .map(|entry| table.string(entry).expect("the name of a library"))

@@ -18,10 +18,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use client::{Client, Response};
-pub use notes::Gate;
 pub use peer::{UnderTest, only_rswsgi, under_test};
 pub use process::Pid;
-pub use python::{Python, pythons};
+pub use python::pythons;
 pub use server::{Finished, Running, Server};
 
 /// How long an event may take before the test is given up as hanging.
