@@ -203,9 +203,8 @@ impl Server {
     /// Starts the server and waits until it is ready.
     #[track_caller]
     pub fn start(self) -> Running {
-        let notify = UnixDatagram::bind(self.dir().join("notify")).expect("bind the notify socket");
         let mut running = self.spawn();
-        let ready = running.wait_ready(&notify);
+        let ready = running.wait_ready();
         if let Err(reason) = ready {
             running.fail(&reason);
         }
@@ -237,6 +236,7 @@ impl Server {
         }
         let (log_end, stderr) = std::io::pipe().expect("make a pipe");
         let (out_end, stdout) = std::io::pipe().expect("make a pipe");
+        let notify = UnixDatagram::bind(self.dir().join("notify")).expect("bind the notify socket");
         let mut command = self.command();
         command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         let (addresses, bound) = match self.sockets {
@@ -263,6 +263,7 @@ impl Server {
             log: Log::follow(log_end, &self.dir.0.join("stderr")),
             stdout: Log::follow(out_end, &self.dir.0.join("stdout")),
             child,
+            notify,
             supervisor,
             status: None,
             checked: false,
@@ -429,6 +430,8 @@ impl Finished {
 /// A server that was started. Going out of scope stops it and checks what it leaves behind.
 pub struct Running {
     child: Child,
+    /// As systemd would, it listens for the whole life of the server.
+    notify: UnixDatagram,
     supervisor: Pid,
     status: Option<ExitStatus>,
     checked: bool,
@@ -445,14 +448,14 @@ pub struct Running {
 }
 
 impl Running {
-    fn wait_ready(&mut self, notify: &UnixDatagram) -> Result<(), String> {
+    fn wait_ready(&mut self) -> Result<(), String> {
         let deadline = Instant::now() + PATIENCE;
-        notify
+        self.notify
             .set_read_timeout(Some(Duration::from_millis(20)))
             .expect("twenty milliseconds are a valid timeout");
         let mut message = [0; 4096];
         loop {
-            if let Ok(length) = notify.recv(&mut message)
+            if let Ok(length) = self.notify.recv(&mut message)
                 && message[..length]
                     .split(|&byte| byte == b'\n')
                     .any(|line| line == b"READY=1")
