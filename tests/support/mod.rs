@@ -1,0 +1,87 @@
+//! The harness: real servers, a raw HTTP client, a look at `/proc`.
+//!
+//! A test never sleeps to let something happen: it waits for an event (a note from the application,
+//! a line in the log, the end of a process, bytes from a socket) and gives up after [`PATIENCE`],
+//! which is long because the machines that run this are slow and shared. Nothing is global: every
+//! test has its own directory, sockets and processes.
+
+pub mod client;
+pub mod log;
+pub mod notes;
+pub mod peer;
+pub mod process;
+pub mod python;
+pub mod server;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+pub use client::{Client, Response};
+pub use peer::{UnderTest, only_rswsgi, under_test};
+pub use process::Pid;
+pub use python::pythons;
+pub use server::{Finished, Running, Server};
+
+/// How long an event may take before the test is given up as hanging.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks until there is an answer; for facts that have no event of their own (`/proc`, the file system).
+#[track_caller]
+pub fn wait_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "gave up waiting: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Says on the real stderr, which libtest does not capture, that a test proves nothing here.
+/// With `RSWSGI_TEST_NO_SKIP=1` (continuous integration) that is a failure.
+#[track_caller]
+pub fn skip(reason: &str) {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or("?");
+    let line = format!("\nSKIPPED: {name}: {reason}\n");
+    // Nothing can be done about a closed stderr, and a skip must not become a failure by it.
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    let forbidden = std::env::var_os("RSWSGI_TEST_NO_SKIP").is_some_and(|value| value == "1");
+    assert!(
+        !forbidden,
+        "skipped ({reason}) although RSWSGI_TEST_NO_SKIP=1"
+    );
+}
+
+/// The directory of the applications under `tests/`.
+pub fn apps() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/apps")
+}
+
+/// Small reproducible pseudo-random numbers (xorshift64*): a failing test names its seed.
+#[derive(Debug)]
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Random(seed.max(1))
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    /// A number below `limit`.
+    pub fn below(&mut self, limit: usize) -> usize {
+        (self.next() >> 33) as usize % limit
+    }
+
+    pub fn bytes(&mut self, length: usize) -> Vec<u8> {
+        (0..length).map(|_| (self.next() >> 40) as u8).collect()
+    }
+}
