@@ -304,7 +304,7 @@ impl Master {
                 return None;
             }
         };
-        self.scoreboard.row(slot).begin(0, now);
+        self.scoreboard.row(slot).begin(now);
         // A signal that arrives in the child before it has handlers of its own waits.
         let held = match Held::new(&worker::SIGNALS) {
             Ok(held) => held,
@@ -361,7 +361,7 @@ impl Master {
             drop(held);
             orphan::follow(nix::unistd::getppid(), ORPHAN_GRACE).map_err(|e| e.to_string())?;
             let row = scoreboard.row(slot);
-            row.begin(std::process::id(), clock::now());
+            row.begin(clock::now());
             let origins = origins(&listeners, settings);
             let application =
                 Application::new(py, application, &origins, worker::underscores(settings))

@@ -187,7 +187,9 @@ impl Supervisor {
         match failed {
             Some(error) => Err(error),
             None => {
-                log::info!("stopped");
+                for app in &self.apps {
+                    log::info!("stopped {}: {}", app.settings.name, app.totals());
+                }
                 Ok(())
             }
         }
