@@ -62,7 +62,7 @@ pub enum Counter {
     BytesReceived,
     BytesSent,
     /// Exceptions that left the application.
-    ApplicationErrors,
+    Exceptions,
     /// Responses cut short because the client had gone.
     ClientAborts,
     /// Responses cut short because they did not keep to their Content-Length or failed midway.
@@ -81,7 +81,7 @@ impl Counter {
         Counter::Connections,
         Counter::BytesReceived,
         Counter::BytesSent,
-        Counter::ApplicationErrors,
+        Counter::Exceptions,
         Counter::ClientAborts,
         Counter::BrokenResponses,
         Counter::WakeUps,
@@ -97,7 +97,7 @@ impl Counter {
             Counter::Connections => "connections",
             Counter::BytesReceived => "bytes_received",
             Counter::BytesSent => "bytes_sent",
-            Counter::ApplicationErrors => "application_errors",
+            Counter::Exceptions => "exceptions",
             Counter::ClientAborts => "client_aborts",
             Counter::BrokenResponses => "broken_responses",
             Counter::WakeUps => "wake_ups",

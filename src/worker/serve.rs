@@ -287,7 +287,7 @@ impl Worker<'_> {
             Outcome::Complete => {}
             Outcome::ClientGone => self.row.count(Counter::ClientAborts, 1),
             Outcome::Failed(traceback) => {
-                self.row.count(Counter::ApplicationErrors, 1);
+                self.row.count(Counter::Exceptions, 1);
                 let line = printable(line);
                 log::error!("the application failed in {line:?}\n{traceback}");
             }
