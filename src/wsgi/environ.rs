@@ -223,7 +223,10 @@ impl Builder {
             && let Some(host) = head.host
         {
             let (name, port) = split_host(host);
-            set(&keys.server_name, &latin1(py, name)?)?;
+            // PEP 3333: SERVER_NAME is never empty.
+            if !name.is_empty() {
+                set(&keys.server_name, &latin1(py, name)?)?;
+            }
             let port = match port {
                 Some(port) => latin1(py, port)?,
                 None => PyString::new(py, "80"),

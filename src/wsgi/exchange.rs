@@ -4,9 +4,10 @@ use std::sync::{Mutex, MutexGuard};
 
 use pyo3::exceptions::{PyAssertionError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 
-use super::wire::{Body, Gone, Response, Start, Wire};
+use super::wire::{Body, Response, Start, Unsent, Wire};
 use crate::http::response::{self, BadResponse, FieldKind};
 use crate::python::{self, Native};
 
@@ -75,7 +76,7 @@ impl Callables {
 
 /// What keeps a block from being sent.
 pub enum Refused {
-    Gone(Gone),
+    Gone,
     /// The application's own doing.
     Error(PyErr),
 }
@@ -86,9 +87,12 @@ impl From<PyErr> for Refused {
     }
 }
 
-impl From<Gone> for Refused {
-    fn from(gone: Gone) -> Self {
-        Refused::Gone(gone)
+impl From<Unsent> for Refused {
+    fn from(unsent: Unsent) -> Self {
+        match unsent {
+            Unsent::Gone => Refused::Gone,
+            Unsent::Interrupted(error) => Refused::Error(error),
+        }
     }
 }
 
@@ -96,7 +100,7 @@ pub const NOT_STARTED: &str = "the application gave a body without calling start
 
 #[pymethods]
 impl Exchange {
-    #[pyo3(signature = (status, headers, exc_info = None, /))]
+    #[pyo3(signature = (status, headers, /, exc_info = None))]
     fn start_response<'py>(
         this: &Bound<'py, Self>,
         status: &Bound<'py, PyAny>,
@@ -142,7 +146,7 @@ impl Exchange {
         let block = as_bytes(data)?;
         match self.send(py, std::slice::from_ref(block), End::Open) {
             Ok(()) => Ok(()),
-            Err(Refused::Gone(Gone)) => Err(pyo3::exceptions::PyConnectionAbortedError::new_err(
+            Err(Refused::Gone) => Err(pyo3::exceptions::PyConnectionAbortedError::new_err(
                 "the client has gone",
             )),
             Err(Refused::Error(error)) => Err(error),
@@ -165,8 +169,8 @@ impl Exchange {
         self.0.try_lock().map_err(busy)
     }
 
-    pub fn begin(&self, wire: Box<dyn Wire>, is_head: bool, date: &[u8; 29]) {
-        let mut state = self.own();
+    pub fn begin(&self, py: Python<'_>, wire: Box<dyn Wire>, is_head: bool, date: &[u8; 29]) {
+        let mut state = self.own(py);
         let state = &mut *state;
         state.phase = Phase::Open;
         state.is_head = is_head;
@@ -179,29 +183,29 @@ impl Exchange {
     }
 
     /// Ends the request, however it went: gives the wire back, and the status.
-    pub fn end(&self) -> (Box<dyn Wire>, u16) {
-        let mut state = self.own();
+    pub fn end(&self, py: Python<'_>) -> (Box<dyn Wire>, u16) {
+        let mut state = self.own(py);
         state.phase = Phase::Over;
         let wire = state.wire.take().expect("begin() put it there");
         (wire, state.response.status)
     }
 
-    /// For the worker itself, which is sure to be the one that serves the request. Another thread
-    /// may hold the lock only for the moment of a `write()`.
-    fn own(&self) -> MutexGuard<'_, State> {
+    /// For the worker itself. A thread of the application may be inside a `write()` and may need
+    /// the interpreter to come out of it, so the wait is a detached one.
+    fn own(&self, py: Python<'_>) -> MutexGuard<'_, State> {
         self.0
-            .lock()
+            .lock_py_attached(py)
             .expect("no holder of the lock can panic and go on")
     }
 
     /// Whether `start_response` has been called.
-    pub fn is_started(&self) -> bool {
-        matches!(self.own().phase, Phase::Started | Phase::Sent)
+    pub fn is_started(&self, py: Python<'_>) -> bool {
+        matches!(self.own(py).phase, Phase::Started | Phase::Sent)
     }
 
     /// Whether further blocks would be for nothing.
-    pub fn wants_no_more(&self) -> bool {
-        let state = self.own();
+    pub fn wants_no_more(&self, py: Python<'_>) -> bool {
+        let state = self.own(py);
         state.excess > 0 || (state.phase == Phase::Sent && state.is_bodyless())
     }
 
@@ -264,12 +268,16 @@ impl Exchange {
 
     /// Completes the response after the last block. An error text if it does not keep its promise.
     pub fn finish(&self, py: Python<'_>) -> Result<Option<String>, Refused> {
-        if !self.own().ended {
+        if !self.own(py).ended {
             self.send(py, &[], End::Here)?;
         }
-        let mut state = self.own();
+        let mut state = self.own(py);
         let declared = state.response.declared_length;
         match declared {
+            None if state.excess > 0 => Ok(Some(format!(
+                "the application gave {} bytes after the only block that its len() announced",
+                state.excess
+            ))),
             Some(declared) if state.excess > 0 => Ok(Some(format!(
                 "the application gave {} bytes more than its Content-Length of {declared}",
                 state.excess
@@ -288,7 +296,7 @@ impl Exchange {
 
     /// Replaces a response of which nothing has been sent by an error page, or cuts it.
     pub fn fail(&self, py: Python<'_>, status: u16) {
-        let mut state = self.own();
+        let mut state = self.own(py);
         if state.phase == Phase::Sent {
             if !state.ended {
                 state.cut();
@@ -348,6 +356,9 @@ impl State {
             return Ok(Admitted::Nothing);
         }
         let Some(declared) = self.response.declared_length else {
+            if self.ended {
+                self.excess += length;
+            }
             return Ok(Admitted::All);
         };
         let allowed = length.min(declared - self.sent);

@@ -38,9 +38,14 @@ pub enum Body<'a, 'py> {
     },
 }
 
-/// The client left, or does not take bytes any more.
+/// Why a response cannot be sent on.
 #[derive(Debug)]
-pub struct Gone;
+pub enum Unsent {
+    /// The client left, or does not take bytes any more.
+    Gone,
+    /// A Python signal handler raised while a slow client was waited for.
+    Interrupted(PyErr),
+}
 
 /// One connection, for the length of one response.
 ///
@@ -54,7 +59,7 @@ pub trait Wire: Send + Any {
         start: Option<Start<'_>>,
         body: Body<'_, '_>,
         end: bool,
-    ) -> Result<(), Gone>;
+    ) -> Result<(), Unsent>;
 
     /// The response cannot be completed: the client must see that it was cut.
     fn cut(&mut self);
