@@ -8,6 +8,8 @@ mod deliver;
 mod environ;
 mod exchange;
 mod file;
+mod names;
+mod response;
 mod wire;
 
 pub use environ::{Origin, Peer, Request, RequestBody, UnderscoreFields};
