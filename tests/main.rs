@@ -5,6 +5,7 @@
 mod elf;
 mod http;
 mod layering;
+mod limits;
 mod processes;
 mod start;
 mod support;
