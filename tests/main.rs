@@ -5,6 +5,8 @@
 mod elf;
 mod http;
 mod layering;
+mod limits;
+mod pools;
 mod processes;
 mod start;
 mod support;
