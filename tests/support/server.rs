@@ -63,6 +63,7 @@ pub struct Server {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     unset: Vec<OsString>,
+    under: Vec<OsString>,
     python: Option<PathBuf>,
     sockets: Sockets,
     expected: Vec<String>,
@@ -81,6 +82,7 @@ impl Server {
             args: Vec::new(),
             env: Vec::new(),
             unset: Vec::new(),
+            under: Vec::new(),
             python: Some(python::default().path),
             sockets: Sockets::Passed(Vec::new()),
             expected: Vec::new(),
@@ -124,6 +126,12 @@ impl Server {
 
     pub fn unset(mut self, name: &str) -> Server {
         self.unset.push(name.into());
+        self
+    }
+
+    /// Starts the server by a command that replaces itself with its last arguments (`nice`, `sh -c 'exec "$@"' sh`).
+    pub fn under<const N: usize>(mut self, command: [&str; N]) -> Server {
+        self.under = command.map(OsString::from).into();
         self
     }
 
@@ -314,12 +322,17 @@ impl Server {
             Sockets::Passed(passed) => {
                 // sd_listen_fds(3): LISTEN_PID is the process that serves, known only once it exists.
                 let mut command = Command::new("sh");
-                command.args(["-c", "export LISTEN_PID=$$; exec \"$@\"", "sh", program]);
+                command.args(["-c", "export LISTEN_PID=$$; exec \"$@\"", "sh"]);
+                command.args(&self.under).arg(program);
                 command.env("LISTEN_FDS", passed.len().to_string());
                 command
             }
             Sockets::Bound(bound) => {
-                let mut command = Command::new(program);
+                let mut words = self.under.iter().map(OsString::as_os_str);
+                let mut command = Command::new(words.next().unwrap_or(program.as_ref()));
+                if !self.under.is_empty() {
+                    command.args(words).arg(program);
+                }
                 command.env_remove("LISTEN_FDS");
                 command.args(bound.iter().flat_map(|address| ["--bind", address]));
                 command
