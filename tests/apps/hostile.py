@@ -127,6 +127,14 @@ def app_fork_and_return(environ, start_response):
     return text(start_response, str(os.getpid()))
 
 
+def app_fork_and_fail(environ, start_response):
+    pid = os.fork()
+    note(str(os.getpid()))
+    if pid == 0:
+        raise LookupError("a fork fails on purpose")
+    return text(start_response, str(os.getpid()))
+
+
 def app_fork_in_block(environ, start_response):
     start_response("200 OK", PLAIN)
     yield b"before, "
@@ -136,16 +144,15 @@ def app_fork_in_block(environ, start_response):
 
 
 def sit(ready):
-    ready.send_bytes(b".")
+    os.write(ready, b".")
     wait_at("gate")
 
 
 def app_terminate(environ, start_response):
-    context = multiprocessing.get_context("fork")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=sit, args=(there,))
+    here, there = os.pipe()
+    process = multiprocessing.get_context("fork").Process(target=sit, args=(there,))
     process.start()
-    here.recv_bytes()
+    os.read(here, 1)
     process.terminate()
     process.join(10)
     if process.exitcode is None:
@@ -155,8 +162,12 @@ def app_terminate(environ, start_response):
 
 
 def app_pool(environ, start_response):
+    """Leaves the pool while one of its processes is still at work, which terminates them all."""
+    here, there = os.pipe()
     with multiprocessing.get_context("fork").Pool(2) as pool:
         result = pool.map(abs, [1, -2])
+        pool.apply_async(sit, (there,))
+        os.read(here, 1)
     return text(start_response, str(result))
 
 

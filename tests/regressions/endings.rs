@@ -1,7 +1,7 @@
 //! How processes end when the application would rather stay, and when nobody is there to see it.
 
 use super::{assert_serves_on, hostile, ours, worker};
-use crate::support::{Pid, Server, wait_until};
+use crate::support::{Pid, Running, Server, wait_until};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
@@ -114,25 +114,40 @@ impl Unread {
     }
 }
 
-#[test]
-fn a_log_that_nobody_reads_holds_nothing_up() {
-    if !ours() {
-        return;
-    }
+/// Two workers whose stderr is full from now on.
+#[track_caller]
+fn with_full_log() -> (Running, Unread) {
     let server = hostile().workers(2);
     let unread = Unread::new(&server);
     let script = "exec \"$@\" 2>\"$UNDER_TEST_DIR/unread\"";
-    let mut server = server.under(["sh", "-c", script, "sh"]).start();
+    let server = server.under(["sh", "-c", script, "sh"]).start();
     unread.fill();
+    (server, unread)
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_no_request_up() {
+    if !ours() {
+        return;
+    }
+    let (server, _unread) = with_full_log();
     for _ in 0..20 {
-        server.get("/raise").assert_status(500);
         let mut refused = server.connect();
         refused.send("BAD\r\n\r\n");
         refused.response().assert_status(400);
+        server.get("/raise").assert_status(500);
         server.get("/pid").assert_status(200);
     }
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_no_process_up() {
+    if !ours() {
+        return;
+    }
+    let (mut server, _unread) = with_full_log();
     let old = server.workers()[0];
-    old.signal(Signal::SIGKILL); // the master has something to say, too
+    old.signal(Signal::SIGKILL); // the master has something to say
     wait_until("a new worker", || {
         Some(server.workers()).filter(|workers| !workers.contains(&old))
     });
@@ -142,19 +157,41 @@ fn a_log_that_nobody_reads_holds_nothing_up() {
 }
 
 #[test]
-fn a_hangup_ends_nobody() {
+fn a_server_whose_log_nobody_reads_stops() {
+    if !ours() {
+        return;
+    }
+    let (mut server, _unread) = with_full_log();
+    server.get("/pid").assert_status(200);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn a_hangup_ends_no_worker() {
+    if !ours() {
+        return;
+    }
+    let server = hostile().start();
+    let worker = worker(&server);
+    worker.signal(Signal::SIGHUP);
+    assert_serves_on(&server, worker);
+}
+
+#[test]
+fn a_hangup_ends_no_master() {
     if !ours() {
         return;
     }
     let mut server = hostile().start();
     server.expect_error("killed by SIGKILL");
     let (master, old) = (server.master(), worker(&server));
-    old.signal(Signal::SIGHUP);
-    assert_serves_on(&server, old);
     master.signal(Signal::SIGHUP);
     old.signal(Signal::SIGKILL);
+    // It takes the hangup before it can see that end.
     let new = wait_until("a new worker", || {
-        server.workers().into_iter().find(|pid| *pid != old)
+        let mut all = server.supervisor().descendants().into_iter();
+        all.find(|pid| pid.title().contains("worker") && *pid != old)
     });
     assert_eq!(server.master(), master);
     assert_serves_on(&server, new);
