@@ -8,6 +8,7 @@ mod layering;
 mod limits;
 mod pools;
 mod processes;
+mod regressions;
 mod start;
 mod support;
 mod wsgi;
