@@ -5,6 +5,7 @@
 mod elf;
 mod http;
 mod layering;
+mod memory;
 mod processes;
 mod start;
 mod support;

@@ -42,19 +42,23 @@ fn every_setting_reaches_the_settings() {
     let plain = serve_with(&["m"], &[]);
     for setting in SETTINGS {
         let value = match (&setting.kind, setting.name) {
-            (Kind::Switch, _) | (_, "target" | "app") => continue,
+            (_, "target" | "app" | "check") => continue,
+            (Kind::Switch, _) => String::new(),
             (Kind::Number(limits) | Kind::Size(limits), _) => limits.start().to_string(),
             (Kind::Duration(limits), _) => format!("{}ms", limits.end()),
             (Kind::Choice(choices), _) => choices[choices.len() - 1].to_owned(),
             (Kind::Path, _) | (_, "sys-path") => "x".to_owned(),
             (_, "bind") => "unix:x".to_owned(),
             (_, "env") => "K=V".to_owned(),
-            (_, "script-name") => "/x".to_owned(),
+            (_, "script-name" | "warm-up") => "/x".to_owned(),
             (_, "workers") => "3".to_owned(),
             (_, "module" | "name") => "x".to_owned(),
             (_, name) => panic!("{name} needs a value here"),
         };
-        let flag = format!("--{}={value}", setting.name);
+        let flag = match value.as_str() {
+            "" => format!("--{}", setting.name),
+            value => format!("--{}={value}", setting.name),
+        };
         let mut args = vec![flag.as_str()];
         if setting.name == "limit-head" {
             args.push("--limit-request-line=256");
