@@ -6,6 +6,7 @@ mod elf;
 mod http;
 mod layering;
 mod limits;
+mod memory;
 mod pools;
 mod processes;
 mod regressions;
