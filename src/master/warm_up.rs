@@ -92,7 +92,7 @@ fn ask(
         origin: 0,
         peer,
         // --start-timeout is the limit here.
-        deadline: Nanos::MAX,
+        deadline: clock::Nanos::MAX,
     };
     let (_, status, outcome) = application.serve(py, asked, Box::new(Void), clock::unix_seconds());
     match outcome {
