@@ -19,6 +19,7 @@ mod workers;
 
 use std::time::Duration;
 
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use pyo3::prelude::*;
@@ -37,7 +38,7 @@ use crate::sys::signal::{Held, Inbox};
 use crate::sys::{fd, orphan, title};
 use crate::worker::{self, Leave, Plan, Worker};
 use crate::wsgi::{Application, deadline};
-use workers::Workers;
+use workers::{Doors, Workers};
 
 /// Exit statuses of a master, for the supervisor's log (`sysexits.h`).
 const INTERNAL: i32 = 70;
@@ -55,6 +56,8 @@ struct Master {
     listeners: Vec<Listener>,
     scoreboard: Scoreboard,
     signals: Inbox,
+    /// See [`Doors`].
+    nudge: EventFd,
 }
 
 /// Where the loop of a master ends.
@@ -96,6 +99,11 @@ fn live(py: Python<'_>, channel: i32, version: &str) -> ! {
         },
         _ => fail("no assignment".into(), String::new()),
     };
+    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+    let nudge = match EventFd::from_flags(flags) {
+        Ok(nudge) => nudge,
+        Err(error) => fail(format!("cannot create an eventfd: {error}"), String::new()),
+    };
     match prepare::prepare(py, &assignment) {
         Ok(prepared) => {
             let master = Master {
@@ -105,6 +113,7 @@ fn live(py: Python<'_>, channel: i32, version: &str) -> ! {
                 listeners: prepared.listeners,
                 scoreboard: prepared.scoreboard,
                 signals: prepared.signals,
+                nudge,
                 assignment,
             };
             master.serve(py, prepared.import_millis)
@@ -190,7 +199,11 @@ impl Master {
                     workers.obey(Order::Drain, &self.scoreboard, now);
                 }
             }
-            workers.settle(&self.scoreboard, &self.listeners, now);
+            let doors = Doors {
+                listeners: &self.listeners,
+                nudge: &self.nudge,
+            };
+            workers.settle(&self.scoreboard, doors, now);
         }
     }
 
@@ -272,6 +285,7 @@ impl Master {
             listeners,
             scoreboard,
             signals,
+            nudge,
         } = self;
         drop(supervisor);
         drop(signals);
@@ -305,6 +319,7 @@ impl Master {
             let plan = Plan {
                 settings,
                 listeners,
+                nudge,
                 orders,
                 row,
             };

@@ -3,13 +3,15 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use pyo3::prelude::*;
 
 use super::connection::Connection;
 use super::outlet::Outlet;
-use super::{FIRST_LISTENER, Id, Worker};
+use super::{FIRST_LISTENER, Id, NUDGE, ORDERS, SIGNAL, Worker};
 use crate::log;
+use crate::net::Listener;
 use crate::scoreboard::Counter;
 use crate::sys::clock::{Nanos, SECOND, nanos};
 use crate::sys::socket;
@@ -30,6 +32,27 @@ pub(super) enum Accepting {
 }
 
 impl Worker<'_> {
+    /// The kernel has woken us, and nobody else, for a connection (EPOLLEXCLUSIVE); with other work
+    /// at hand, which may take the application long, a sibling has to be woken for it instead.
+    pub(super) fn pass_on(&self, events: &[EpollEvent]) {
+        let is_door = |event: &EpollEvent| matches!(event.data(), FIRST_LISTENER.. if !matches!(event.data(), ORDERS | SIGNAL));
+        let doors = events.iter().filter(|event| is_door(event)).count();
+        let has_work = events.len() > doors || !self.runnable.is_empty();
+        if doors > 0 && has_work && !self.owes_accept {
+            let _ = self.nudge.write(1);
+        }
+    }
+
+    /// A sibling is busy and has left a connection to us: the listener where one waits.
+    pub(super) fn answer_nudge(&self) -> Option<usize> {
+        let _ = self.nudge.read();
+        let waits = |listener: &Listener| {
+            let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+            poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+        };
+        self.listeners.iter().position(waits)
+    }
+
     pub(super) fn listen(&mut self) -> io::Result<()> {
         for (index, listener) in self.listeners.iter().enumerate() {
             // EPOLLEXCLUSIVE: a new connection wakes one idle worker, not all of them (epoll_ctl(2)).
@@ -37,6 +60,10 @@ impl Worker<'_> {
             let event = EpollEvent::new(flags, FIRST_LISTENER + index as u64);
             self.epoll.add(listener, event)?;
         }
+        self.epoll.add(
+            &self.nudge,
+            EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE, NUDGE),
+        )?;
         self.accepting = Accepting::Yes;
         Ok(())
     }
@@ -46,6 +73,7 @@ impl Worker<'_> {
             for listener in &self.listeners {
                 let _ = self.epoll.delete(listener);
             }
+            let _ = self.epoll.delete(&self.nudge);
         }
         self.accepting = accepting;
     }

@@ -22,6 +22,7 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
 use nix::sys::signal::Signal;
 use nix::sys::socket::Shutdown;
 use pyo3::prelude::*;
@@ -57,6 +58,7 @@ pub mod order {
 /// Tokens of the epoll set: [`Id`]s of connections are below `FIRST_LISTENER`.
 const ORDERS: u64 = u64::MAX;
 const SIGNAL: u64 = u64::MAX - 1;
+const NUDGE: u64 = u64::MAX - 2;
 const FIRST_LISTENER: u64 = 1 << 63;
 
 /// A connection for as long as it exists: its place, and a number that no other connection of this
@@ -104,6 +106,8 @@ pub enum Leave {
 pub struct Plan<'a> {
     pub settings: &'a Settings,
     pub listeners: Vec<Listener>,
+    /// Wakes an idle sibling in our stead.
+    pub nudge: EventFd,
     pub orders: Channel,
     pub row: &'static Row,
 }
@@ -116,6 +120,7 @@ pub struct Worker<'a> {
     row: &'static Row,
     epoll: Epoll,
     listeners: Vec<Listener>,
+    nudge: EventFd,
     accepting: Accepting,
     orders: Channel,
     signals: Inbox,
@@ -164,6 +169,7 @@ impl<'a> Worker<'a> {
             row: plan.row,
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             listeners: plan.listeners,
+            nudge: plan.nudge,
             accepting: Accepting::Paused(0),
             orders: plan.orders,
             signals,
@@ -209,10 +215,13 @@ impl<'a> Worker<'a> {
             self.row.count(Counter::WakeUps, 1);
             let mut ready = self.runnable.len();
             let mut waiting = None;
+            let mut nudged = false;
+            self.pass_on(&events[..count]);
             for event in &events[..count] {
                 match event.data() {
                     ORDERS => self.take_orders()?,
                     SIGNAL => self.take_signals(),
+                    NUDGE => nudged = true,
                     // Of several listeners each has its turn: epoll reports them in rotation.
                     token if token >= FIRST_LISTENER => {
                         waiting.get_or_insert((token - FIRST_LISTENER) as usize);
@@ -230,6 +239,9 @@ impl<'a> Worker<'a> {
             }
             if let Some(leave @ (Leave::Now | Leave::Child)) = self.leave {
                 return Ok(leave);
+            }
+            if nudged {
+                waiting = waiting.or(self.answer_nudge());
             }
             self.accept_if_idle(py, waiting, ready);
             if self.now >= self.next_sweep {
@@ -314,6 +326,8 @@ impl<'a> Worker<'a> {
         if self.leave.is_none() {
             self.leave = Some(Leave::Drained);
             self.stop_listening(Accepting::Never);
+            // The kernel may have chosen us for a connection a moment ago.
+            let _ = self.nudge.write(1);
             self.listeners.clear();
             let soon = self.now + SECOND;
             for (_, connection) in &mut self.connections {
@@ -340,11 +354,10 @@ impl<'a> Worker<'a> {
         let token = self.id(id);
         let connection = &mut self.connections[id];
         let interest = connection.interest();
-        if connection.watched == interest {
+        if connection.watched == Some(interest) {
             return;
         }
-        let new = connection.watched.is_empty();
-        connection.watched = interest;
+        let new = connection.watched.replace(interest).is_none();
         let socket = connection.outlet.as_ref().map(|outlet| outlet.socket());
         let socket = socket.expect("no request runs");
         let mut event = EpollEvent::new(interest, token.0);
