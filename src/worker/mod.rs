@@ -84,6 +84,11 @@ const BATCH: usize = 64;
 const READ: usize = 64 * 1024;
 /// All bodies in memory together; beyond it they go to files whatever their size.
 const BODIES_IN_MEMORY: usize = 64 << 20;
+/// How long a draining worker waits for a request on a connection that is idle, on one that has had
+/// none yet, and for a refused client to go.
+const DRAIN_IDLE: Nanos = 300 * MILLISECOND;
+const DRAIN_FRESH: Nanos = 2 * SECOND;
+const DRAIN_LINGER: Nanos = SECOND;
 /// How long a client may go on sending after it was refused.
 const LINGER: Nanos = 5 * SECOND;
 /// How long the requests of one connection are served in a row.
@@ -248,9 +253,6 @@ impl<'a> Worker<'a> {
                 self.sweep(py);
             }
             if self.leave == Some(Leave::Drained) {
-                if ready == 0 {
-                    self.close_idle();
-                }
                 if self.connections.is_empty() {
                     return Ok(Leave::Drained);
                 }
@@ -262,8 +264,6 @@ impl<'a> Worker<'a> {
     fn wait(&self, py: Python<'_>, events: &mut [EpollEvent]) -> io::Result<usize> {
         let until = match (self.leave, self.next_sweep) {
             _ if !self.runnable.is_empty() => Some(0),
-            // Drained connections that are idle are closed once nothing of theirs is waiting.
-            (Some(_), _) if self.connections.iter().any(|(_, c)| c.is_idle()) => Some(0),
             (Some(_), _) if self.connections.is_empty() => Some(0),
             (_, Nanos::MAX) => None,
             (_, sweep) => Some(sweep),
@@ -329,13 +329,19 @@ impl<'a> Worker<'a> {
             // The kernel may have chosen us for a connection a moment ago.
             let _ = self.nudge.write(1);
             self.listeners.clear();
-            let soon = self.now + SECOND;
             for (_, connection) in &mut self.connections {
-                if let Phase::Linger = connection.phase {
-                    connection.deadline = connection.deadline.min(soon);
-                }
+                let grace = match connection.phase {
+                    Phase::Linger => DRAIN_LINGER,
+                    _ if !connection.is_idle() => continue,
+                    // Its first request is on its way.
+                    _ if !connection.was_served => DRAIN_FRESH,
+                    // A client that asks again and again has another request on its way; the answer
+                    // says that it is the last one.
+                    _ => DRAIN_IDLE,
+                };
+                connection.deadline = connection.deadline.min(self.now + grace);
             }
-            self.next_sweep = self.next_sweep.min(soon);
+            self.next_sweep = self.next_sweep.min(self.now + DRAIN_IDLE);
         }
     }
 
@@ -383,18 +389,6 @@ impl<'a> Worker<'a> {
         self.row.set_connections(self.connections.len());
         if self.accepting == Accepting::Full {
             self.resume_listening();
-        }
-    }
-
-    fn close_idle(&mut self) {
-        let idle: Vec<usize> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| connection.is_idle())
-            .map(|(id, _)| id)
-            .collect();
-        for id in idle {
-            self.close(id);
         }
     }
 
