@@ -35,7 +35,8 @@ fn the_application_is_imported_once_and_workers_are_forks() {
     if !ours() {
         return;
     }
-    let server = procs().workers(3).start();
+    let mut server = procs().workers(3).start();
+    server.expect_error("killed by SIGKILL");
     let master = server.master();
     let workers = server.workers();
     assert_eq!(server.file("imports"), format!("{}\n", master.number));
@@ -151,7 +152,7 @@ fn a_killed_worker_is_replaced_in_its_slot() {
         return;
     }
     let mut server = procs().workers(2).start();
-    server.expect_error("signal");
+    server.expect_error("killed by SIGKILL");
     for _ in 0..3 {
         let workers = server.workers();
         let mut names: Vec<String> = workers.iter().map(|pid| name(*pid)).collect();
@@ -317,6 +318,7 @@ fn a_killed_supervisor_leaves_nothing_behind() {
         return;
     }
     let mut server = procs().workers(2).start();
+    server.expect_error("the supervisor is gone");
     let all = server.supervisor().descendants();
     assert_eq!(all.len(), 3, "a master and two workers: {all:?}");
     server.signal(Signal::SIGKILL);
@@ -330,6 +332,7 @@ fn a_killed_supervisor_leaves_nothing_behind_even_when_a_worker_is_busy() {
         return;
     }
     let mut server = procs().workers(2).start();
+    server.expect_error("the supervisor is gone");
     let gate = server.gate("gate");
     let all = server.supervisor().descendants();
     let mut client = busy(&server);
@@ -347,7 +350,7 @@ fn a_killed_master_is_replaced_with_all_its_workers() {
     }
     let mut server = procs().workers(2).start();
     server.expect_error("master");
-    server.expect_error("signal");
+    server.expect_error("killed by SIGKILL");
     let master = server.master();
     let workers = server.workers();
     master.signal(Signal::SIGKILL);
@@ -367,7 +370,7 @@ fn workers_hold_only_descriptors_they_need() {
         return;
     }
     let mut server = procs().workers(2).start();
-    server.expect_error("signal");
+    server.expect_error("killed by SIGKILL");
     let first = server.get("/fds").json();
     let known = [
         "socket:",
@@ -417,19 +420,34 @@ fn programs_of_the_application_inherit_nothing_unusual() {
         u64::from_str_radix(line.trim_start_matches(':').trim(), 16).expect("a mask of signals")
     };
     assert_eq!(mask("SigBlk"), 0, "blocked signals: {text}");
-    assert_eq!(mask("SigIgn"), 0, "ignored signals: {text}");
-    for line in text.lines().filter(|line| line.starts_with("fd: ")) {
-        let number: u32 = line
-            .split(' ')
-            .nth(1)
-            .and_then(|word| word.parse().ok())
-            .expect("a number");
-        // The shell has its own below 3 and one for the directory it lists, if at all.
+    // Whoever started the tests may ignore some; the server adds none.
+    assert_eq!(
+        mask("SigIgn") & !ignored_here(),
+        0,
+        "ignored signals: {text}"
+    );
+    // What the tests themselves were given without close-on-exec is not of the server's making.
+    let given: Vec<String> = std::fs::read_dir("/proc/self/fd")
+        .expect("read our own descriptors")
+        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+        .map(|target| target.display().to_string())
+        .collect();
+    for line in text.lines().filter_map(|line| line.strip_prefix("fd: ")) {
+        let (number, target) = line.split_once(' ').expect("a number and a target");
+        let own = number.parse().is_ok_and(|number: u32| number <= 2) || target.is_empty();
         assert!(
-            number <= 2 || line.contains("/proc") || line.trim_end().ends_with(&number.to_string()),
-            "{line}\n{text}"
+            own || target.starts_with("/proc/") || given.iter().any(|known| known == target),
+            "{line} was left open for a program of the application:\n{text}"
         );
     }
+}
+
+/// The signals this process ignores, except those that Rust sets back for its children.
+fn ignored_here() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("read our own status");
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = u64::from_str_radix(line.expect("a line of every status").trim(), 16);
+    mask.expect("a mask of signals") & !(1 << (Signal::SIGPIPE as u32 - 1))
 }
 
 #[test]

@@ -483,6 +483,7 @@ fn a_socket_of_a_killed_server_can_be_bound_again() {
     let path = own.join("again.sock");
     let address = format!("unix:{}", path.display());
     let mut first = server.bind(&address).start();
+    first.expect_error("the supervisor is gone");
     first.signal(nix::sys::signal::Signal::SIGKILL);
     first.wait_exit();
     assert!(path.exists(), "nobody was left to remove it");
@@ -519,9 +520,15 @@ fn the_same_module_serves_under_every_python() {
             serde_json::json!([python.version.0, python.version.1]),
             "{python:?}"
         );
-        modules.insert(told["module"].as_str().unwrap_or_default().to_owned());
+        modules.insert(told["files"].to_string());
     }
     assert_eq!(modules.len(), 1, "one file for all: {modules:?}");
+    assert!(
+        modules
+            .iter()
+            .all(|files| files.matches(".so").count() == 1),
+        "{modules:?}"
+    );
 }
 
 #[test]

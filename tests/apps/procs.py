@@ -84,6 +84,8 @@ def answer_environment(environ):
 
 
 def answer_python(environ):
-    import rswsgi
+    import rswsgi  # it is there, wherever the interpreter comes from
 
-    return json.dumps({"version": sys.version_info[:2], "module": rswsgi.__file__, "path": sys.path, "cwd": os.getcwd()})
+    with open("/proc/self/maps") as maps:
+        files = sorted({line.split()[-1] for line in maps if "rswsgi" in line and ".so" in line})
+    return json.dumps({"version": sys.version_info[:2], "name": rswsgi.__name__, "files": files})

@@ -107,6 +107,7 @@ fn the_limits_of_the_head_can_be_set() {
     }
     let server = Server::new()
         .app("basic")
+        .arg("--limit-request-line", "1k")
         .arg("--limit-head", "2k")
         .arg("--limit-fields", "10")
         .start();

@@ -269,7 +269,6 @@ fn refuses_a_malformed_request_line() {
         "GET /called HTTP/1",
         "GET /called HTTP/1.",
         "GET /called HTTP/1.10",
-        "GET /called HTTP/01.1",
         "GET /called HTTPS/1.1",
         "GET /called XTTP/1.1",
         "G@T /called HTTP/1.1",
@@ -278,9 +277,31 @@ fn refuses_a_malformed_request_line() {
         "GET HTTP/1.1",
         " /called HTTP/1.1",
         "GET http:///called HTTP/1.1",
-        "GET //[::1/called\u{e9} HTTP/1.1",
+        "GET /called\u{e9} HTTP/1.1",
+        "GET /called#fragment HTTP/1.1",
+        "CONNECT test:80 HTTP/1.1",
     ] {
         assert_refused(&server, format!("{line}\r\nHost: test\r\n\r\n"), 400);
+    }
+}
+
+#[test]
+fn refuses_a_version_that_is_none() {
+    // RFC 9112 §2.3: one digit, a dot, one digit; 505 is for versions there could be.
+    let server = basic();
+    for version in [
+        "HTTP/01.1",
+        "HTTP/1.01",
+        "HTTP/11",
+        "HTTP/a.b",
+        "HTTP/-1.1",
+        "HTTP/ 1.1",
+    ] {
+        assert_refused(
+            &server,
+            format!("GET /called {version}\r\nHost: test\r\n\r\n"),
+            400,
+        );
     }
 }
 

@@ -143,8 +143,8 @@ impl Client {
         })
     }
 
-    /// True when a process behind the listener answers; leaves no request behind.
-    pub fn is_served(self) -> bool {
+    /// True when a process behind the listener responds; leaves no request behind.
+    pub fn answers(self) -> bool {
         let sent = self.stream.write_all(b"GET /ready-yet HTTP/1.0\r\n\r\n");
         sent.is_ok() && matches!(self.stream.read(&mut [0; 1]), Ok(1))
     }
@@ -478,6 +478,8 @@ impl Client {
 #[track_caller]
 fn check_final(response: &Response) {
     let ours = under_test() == UnderTest::Rswsgi;
+    // RFC 9110 §2.5: the highest version the server speaks, whatever was asked.
+    assert!(!ours || response.version == "HTTP/1.1", "{response:?}");
     let date = response.field("Date");
     assert!(!ours || date.is_some(), "no Date: {response:?}");
     assert!(

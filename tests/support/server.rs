@@ -15,6 +15,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ pub enum Address {
 }
 
 /// The directory of one test: sockets, pipes, log. Kept when the test fails.
+#[derive(Debug)]
 pub struct TestDir(PathBuf);
 
 impl TestDir {
@@ -179,12 +181,6 @@ impl Server {
         self
     }
 
-    /// The exit status that is right at the end.
-    pub fn expect_status(mut self, status: i32) -> Server {
-        self.status = status;
-        self
-    }
-
     pub fn dir(&self) -> &Path {
         &self.dir.0
     }
@@ -193,11 +189,6 @@ impl Server {
     pub fn file(self, name: &str, text: &str) -> Server {
         std::fs::write(self.dir().join(name), text).expect("write into the test's directory");
         self
-    }
-
-    /// A place where the application can wait.
-    pub fn gate(&self, name: &str) -> Gate {
-        Gate::new(self.dir(), name)
     }
 
     /// Starts the server and waits until it is ready.
@@ -223,6 +214,7 @@ impl Server {
             status,
             stderr: running.log.text(),
             stdout: running.stdout.text(),
+            _dir: Arc::clone(&running.dir),
         };
         running.checked = true;
         finished
@@ -274,7 +266,7 @@ impl Server {
             expected: self.expected,
             right_status: self.status,
             notes: self.notes,
-            dir: self.dir,
+            dir: Arc::new(self.dir),
         }
     }
 
@@ -382,6 +374,8 @@ pub struct Finished {
     pub status: ExitStatus,
     pub stderr: String,
     pub stdout: String,
+    /// What the test still wants to look at.
+    _dir: Arc<TestDir>,
 }
 
 impl Finished {
@@ -444,7 +438,7 @@ pub struct Running {
     pub log: Log,
     pub stdout: Log,
     pub notes: Notes,
-    dir: TestDir,
+    dir: Arc<TestDir>,
 }
 
 impl Running {
@@ -464,7 +458,7 @@ impl Running {
             }
             // A peer sends no notification: it is ready when it answers. rswsgi must say so itself.
             if under_test() != UnderTest::Rswsgi
-                && Client::try_connect(&self.addresses[0]).is_ok_and(Client::is_served)
+                && Client::try_connect(&self.addresses[0]).is_ok_and(Client::answers)
             {
                 return Ok(());
             }
@@ -594,6 +588,7 @@ impl Running {
             status: self.status.expect("the server was stopped"),
             stderr: self.log.text(),
             stdout: self.stdout.text(),
+            _dir: Arc::clone(&self.dir),
         }
     }
 

@@ -43,6 +43,7 @@ fn an_application_that_never_calls_start_response_gets_500() {
     let server = Server::new()
         .app("rules")
         .expect_error("start_response")
+        .expect_error("the application failed")
         .expect_error("app_no_start")
         .start();
     for path in ["/no-start", "/no-start-empty"] {
@@ -84,6 +85,7 @@ fn an_exception_gives_500_and_a_traceback() {
     let server = Server::new()
         .app("rules")
         .expect_error("LookupError")
+        .expect_error("the application failed")
         .start();
     let worker = server.get("/pid").text();
     for (path, words) in [
@@ -113,6 +115,7 @@ fn the_connection_survives_an_exception_before_any_byte() {
     let server = Server::new()
         .app("rules")
         .expect_error("LookupError")
+        .expect_error("the application failed")
         .start();
     let mut client = server.connect();
     client.get("/raise").assert_status(500);
@@ -124,6 +127,7 @@ fn an_exception_after_bytes_cuts_the_connection() {
     let server = Server::new()
         .app("rules")
         .expect_error("LookupError")
+        .expect_error("the application failed")
         .start();
     for (path, framing) in [
         ("/raise-later", Framing::Chunked),
@@ -153,6 +157,7 @@ fn exc_info_after_bytes_raises_in_the_application() {
     let server = Server::new()
         .app("rules")
         .expect_error("RuntimeError")
+        .expect_error("the application failed")
         .start();
     let gate = server.gate("gate");
     let mut client = server.connect();
@@ -173,6 +178,7 @@ fn an_exception_in_close_harms_nobody() {
     let server = Server::new()
         .app("rules")
         .expect_error("LookupError")
+        .expect_error("the application failed")
         .expect_error("close")
         .start();
     server
@@ -258,7 +264,11 @@ fn an_application_cannot_end_its_worker() {
 
 #[test]
 fn endless_recursion_is_an_exception_like_others() {
-    let server = Server::new().app("rules").expect_error("Recursion").start();
+    let server = Server::new()
+        .app("rules")
+        .expect_error("Recursion")
+        .expect_error("the application failed")
+        .start();
     let worker = server.get("/pid").text();
     server.get("/recursion").assert_status(500);
     server.log.wait_for("RecursionError");
