@@ -113,6 +113,21 @@ fn threads_started_at_import_are_named_in_a_warning() {
 }
 
 #[test]
+fn process_names_have_no_spaces() {
+    if !ours() {
+        return;
+    }
+    let server = procs().workers(2).start();
+    for pid in server.supervisor().descendants() {
+        // os.fork() of Python 3.12 and later splits /proc/self/stat at spaces to count the threads: it
+        // warns of a multi-threaded process, in the master and in every application that forks.
+        let name = pid.status("Name").unwrap_or_default();
+        assert!(!name.is_empty() && !name.contains(' '), "{name:?}");
+    }
+    server.get("/pid").assert_status(200);
+}
+
+#[test]
 fn titles_say_what_a_process_is() {
     if !ours() {
         return;

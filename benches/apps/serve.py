@@ -4,6 +4,7 @@ A listener is bound once and inherited by WORKERS processes, as a prefork server
 that binds by itself shares the port by SO_REUSEPORT.
 """
 
+import ctypes
 import importlib
 import os
 import signal
@@ -52,7 +53,15 @@ def waitress(port, workers, app):
     forked(workers, lambda: waitress.serve(app, sockets=[sock], threads=1, _quiet=True))
 
 
+def end_with_parent():
+    """In each worker, also those a library forks: an interrupted benchmark leaves none behind."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
 def main():
+    if int(sys.argv[3]) > 1:
+        os.register_at_fork(after_in_child=end_with_parent)
     server, port, workers, module = sys.argv[1:]
     sys.path.insert(0, os.getcwd())
     app = importlib.import_module(module).application

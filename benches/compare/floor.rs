@@ -99,21 +99,30 @@ fn accept(
     Ok(())
 }
 
-/// The whole response per path.
-type Responses = Vec<(&'static str, Vec<u8>)>;
+/// What is sent for a path: where the connection is kept, and where it ends.
+struct Responses {
+    path: &'static str,
+    kept: Vec<u8>,
+    last: Vec<u8>,
+}
 
-fn responses() -> Responses {
-    let response = |workload: &Workload| {
+fn responses() -> Vec<Responses> {
+    let response = |workload: &Workload, connection: &str| {
         let body = workload.answer.bytes();
         let mut response = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n{connection}\r\n",
             body.len()
         )
         .into_bytes();
         response.extend(body);
-        (workload.path, response)
+        response
     };
-    WORKLOADS.iter().map(response).collect()
+    let responses = |workload: &Workload| Responses {
+        path: workload.path,
+        kept: response(workload, ""),
+        last: response(workload, "Connection: close\r\n"),
+    };
+    WORKLOADS.iter().map(responses).collect()
 }
 
 /// What a client needs next.
@@ -155,7 +164,7 @@ impl Client {
         }
     }
 
-    fn advance(&mut self, input: &mut [u8], responses: &Responses) -> io::Result<Wish> {
+    fn advance(&mut self, input: &mut [u8], responses: &[Responses]) -> io::Result<Wish> {
         if let State::Writing { written, reply } = self.state {
             return self.write(written, reply, responses);
         }
@@ -181,7 +190,7 @@ impl Client {
     fn take_head(
         &mut self,
         input: &[u8],
-        responses: &Responses,
+        responses: &[Responses],
     ) -> io::Result<Option<(usize, Reply)>> {
         self.head.extend_from_slice(input);
         let Some(end) = memmem::find(&self.head, b"\r\n\r\n") else {
@@ -191,7 +200,7 @@ impl Client {
         let target = head.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
         let path = responses
             .iter()
-            .position(|(path, _)| path.as_bytes() == target)
+            .position(|responses| responses.path.as_bytes() == target)
             .ok_or(ErrorKind::NotFound)?;
         let last = memmem::find(head, b"\r\nConnection: close").is_some();
         let length = if head.starts_with(b"POST") {
@@ -208,9 +217,12 @@ impl Client {
         &mut self,
         mut written: usize,
         reply: Reply,
-        responses: &Responses,
+        responses: &[Responses],
     ) -> io::Result<Wish> {
-        let response = &responses[reply.path].1;
+        let response = match reply.last {
+            true => &responses[reply.path].last,
+            false => &responses[reply.path].kept,
+        };
         let was_writing = matches!(self.state, State::Writing { .. });
         written += match self.stream.write(&response[written..]) {
             Ok(size) => size,

@@ -147,9 +147,18 @@ pub struct Load {
 /// Keeps all connections busy for `seconds`. An answer that is no success is an error.
 pub fn run(workload: &Workload, port: u16, seconds: u32, cpu: &str) -> Result<Load, String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/compare/load.lua");
-    let mut command = Command::new("taskset");
+    let mut command = Command::new("setpriv");
     command
-        .args(["-c", cpu, "wrk", "--threads=1", "--timeout=5s"])
+        .args([
+            "--pdeathsig",
+            "TERM",
+            "taskset",
+            "-c",
+            cpu,
+            "wrk",
+            "--threads=1",
+            "--timeout=5s",
+        ])
         .arg(format!("--connections={CONNECTIONS}"))
         .arg(format!("--duration={seconds}s"))
         .arg("--script")

@@ -187,7 +187,7 @@ fn sample(
         environment,
     });
     let mut running = Running::start(command, server.name, &cpus.server)?;
-    let manners = probe::wait_until_right(&mut running, port, workload)?;
+    let manners = probe::wait_until_right(&mut running, port, workload, options.workers)?;
     load::run(workload, port, WARM_UP, &cpus.load)?;
 
     let before = cpu::Usage::of(&running.tree());

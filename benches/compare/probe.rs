@@ -19,10 +19,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub enum Manners {
     /// Keeps connections open and serves all of them.
     Keeps,
-    /// Keeps one connection open and serves no other meanwhile.
+    /// Keeps one connection per worker open and serves no other meanwhile.
     KeepsOne,
     /// Closes after each response. The client may have wished it.
     Closes,
+    /// Keeps the connection although the client wished its end.
+    IgnoresClose,
 }
 
 struct Response {
@@ -36,6 +38,7 @@ pub fn wait_until_right(
     running: &mut Running,
     port: u16,
     workload: &Workload,
+    workers: u32,
 ) -> Result<Manners, String> {
     let deadline = Instant::now() + START_LIMIT;
     loop {
@@ -43,7 +46,9 @@ pub fn wait_until_right(
             return Err(reason);
         }
         match ask(port, workload, ANSWER_LIMIT) {
-            Ok((connection, response)) => return judge(connection, response, port, workload),
+            Ok((connection, response)) => {
+                return judge(connection, response, port, workload, workers);
+            }
             Err(error) if Instant::now() >= deadline => {
                 let words = running.last_words();
                 return Err(format!("no answer within {START_LIMIT:?}, {error}{words}"));
@@ -58,19 +63,34 @@ fn judge(
     response: Response,
     port: u16,
     workload: &Workload,
+    workers: u32,
 ) -> Result<Manners, String> {
     right(&response, workload)?;
-    if response.last || workload.closes() {
+    if workload.closes() {
+        connection.get_ref().set_read_timeout(Some(PATIENCE)).ok();
+        return Ok(match connection.read(&mut [0]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Manners::IgnoresClose,
+            _ => Manners::Closes,
+        });
+    }
+    if response.last {
         return Ok(Manners::Closes);
     }
     let again = exchange(&mut connection, workload)
         .map_err(|error| format!("second request on a connection: {error}"))?;
     right(&again, workload)?;
-    // The first connection stays open meanwhile.
-    match ask(port, workload, PATIENCE) {
-        Ok((_, response)) => right(&response, workload).map(|()| Manners::Keeps),
-        Err(_) => Ok(Manners::KeepsOne),
+    // One idle connection per worker, the first among them, and then one more client.
+    let mut idle = vec![connection];
+    for _ in 0..workers {
+        match ask(port, workload, PATIENCE) {
+            Ok((connection, response)) => {
+                right(&response, workload)?;
+                idle.push(connection);
+            }
+            Err(_) => return Ok(Manners::KeepsOne),
+        }
     }
+    Ok(Manners::Keeps)
 }
 
 fn right(response: &Response, workload: &Workload) -> Result<(), String> {

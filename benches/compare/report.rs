@@ -83,7 +83,8 @@ impl Outcome {
         let mut remarks = Vec::new();
         match self.samples.first().map(|sample| sample.manners) {
             Some(Manners::Closes) if !workload.closes() => remarks.push("no keep-alive".into()),
-            Some(Manners::KeepsOne) => remarks.push("one connection at a time".into()),
+            Some(Manners::IgnoresClose) => remarks.push("keeps the connection".into()),
+            Some(Manners::KeepsOne) => remarks.push("one connection per worker".into()),
             _ => {}
         }
         let lost: u64 = self.samples.iter().map(|sample| sample.load.lost).sum();
