@@ -49,6 +49,15 @@ pub fn write(level: Level, text: fmt::Arguments<'_>) {
     let _ = std::io::stderr().write_all(entry.as_bytes());
 }
 
+/// A panic is a bug of ours: the process says where and ends with SIGABRT, and its parent replaces it.
+/// Unwinding could run through Python's frames or out of a forked child.
+pub fn abort_on_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        write(Level::Error, format_args!("internal error: {panic}"));
+        std::process::abort();
+    }));
+}
+
 macro_rules! error {
     ($($text:tt)*) => { $crate::log::write($crate::log::Level::Error, format_args!($($text)*)) };
 }

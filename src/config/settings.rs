@@ -42,7 +42,7 @@ pub struct InterpreterSettings {
     pub venv: Option<PathBuf>,
     /// Working directory of the app.
     pub chdir: Option<PathBuf>,
-    /// Put in front of `sys.path`, in this order.
+    /// Added to the end of `sys.path`, in this order.
     pub sys_path: Vec<PathBuf>,
     /// Added to the environment of the app.
     pub env: Vec<(String, String)>,

@@ -103,7 +103,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "sys-path",
         value: "DIR",
         kind: List { separator: ':' },
-        help: "Directory to put in front of sys.path; repeatable",
+        help: "Directory to add to the end of sys.path; repeatable",
         ..APPLICATION
     },
     Setting {

@@ -65,6 +65,7 @@ enum Turn {
 /// The life of a master, and in a forked child that of a worker. Never returns.
 fn live(py: Python<'_>, channel: i32, version: &str) -> ! {
     log::set_identity("master".into());
+    log::abort_on_panic();
     let supervisor = match fd::claim(channel) {
         Ok(fd) => Channel::from_fd(fd),
         Err(error) => {
@@ -117,7 +118,10 @@ struct Prepared {
 fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, crate::python::Failure> {
     let settings = &assignment.settings;
     let generation = format!("[{} gen {}]", settings.name, assignment.generation);
-    title::set(&format!("rswsgi: master {generation} importing"));
+    title::set(
+        "rswsgi-master",
+        &format!("rswsgi: master {generation} importing"),
+    );
     log::set_identity(format!("master {generation}"));
     let sys_failure = |what: &str, error: &dyn std::fmt::Display| crate::python::Failure {
         reason: format!("{what}: {error}"),
@@ -150,7 +154,7 @@ fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, crate::p
     startup
         .freeze(py)
         .map_err(|error| python_failure(py, &error))?;
-    title::set(&format!("rswsgi: master {generation}"));
+    title::set("rswsgi-master", &format!("rswsgi: master {generation}"));
     Ok(Prepared {
         startup,
         application,
@@ -304,7 +308,7 @@ impl Master {
                 return None;
             }
         };
-        self.scoreboard.row(slot).begin(0, now);
+        self.scoreboard.row(slot).begin(now);
         // A signal that arrives in the child before it has handlers of its own waits.
         let held = match Held::new(&worker::SIGNALS) {
             Ok(held) => held,
@@ -353,7 +357,7 @@ impl Master {
             "worker {slot} [{} gen {}]",
             settings.name, assignment.generation
         );
-        title::set(&format!("rswsgi: {name}"));
+        title::set("rswsgi-worker", &format!("rswsgi: {name}"));
         log::set_identity(name);
         let run = || -> Result<Leave, String> {
             let signals = Inbox::installed(&worker::SIGNALS).map_err(|e| e.to_string())?;
@@ -361,7 +365,7 @@ impl Master {
             drop(held);
             orphan::follow(nix::unistd::getppid(), ORPHAN_GRACE).map_err(|e| e.to_string())?;
             let row = scoreboard.row(slot);
-            row.begin(std::process::id(), clock::now());
+            row.begin(clock::now());
             let origins = origins(&listeners, settings);
             let application =
                 Application::new(py, application, &origins, worker::underscores(settings))

@@ -253,7 +253,14 @@ fn describe_end(slot: usize, pid: Pid, ended: Ended, was: State, row: &Row, now:
         }
         None => was.name().to_owned(),
     };
-    let text = format!("worker {slot} (pid {pid}) {ended} after {age}, {doing}; replacing it");
+    let connections = match row.connections() {
+        0 => String::new(),
+        1 => ", with 1 open connection".into(),
+        n => format!(", with {n} open connections"),
+    };
+    let text = format!(
+        "worker {slot} (pid {pid}) {ended} after {age}, {doing}{connections}; replacing it"
+    );
     match ended.is_success() {
         true => log::info!("{text}"),
         false => log::error!("{text}"),

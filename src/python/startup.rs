@@ -83,9 +83,10 @@ impl Startup {
 /// The traceback of an exception as Python prints it.
 pub fn traceback(py: Python<'_>, error: &PyErr) -> String {
     let format = || -> PyResult<String> {
-        let lines = py
-            .import("traceback")?
-            .call_method1("format_exception", (error.value(py),))?;
+        let lines = py.import("traceback")?.call_method1(
+            "format_exception",
+            (error.get_type(py), error.value(py), error.traceback(py)),
+        )?;
         let text = pyo3::types::PyString::new(py, "").call_method1("join", (lines,))?;
         // Source lines may hold lone surrogates, which no UTF-8 log can take.
         let bytes = text.call_method1("encode", ("utf-8", "backslashreplace"))?;

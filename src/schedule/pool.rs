@@ -3,7 +3,10 @@
 //! | slot     | ready   | ended                                          |
 //! |----------|---------|------------------------------------------------|
 //! | starting | serving | start failure: back-off, or give up            |
-//! | serving  | -       | replace at once; in a crash loop with back-off |
+//! | serving  | -       | replace at once; with back-off in a crash loop |
+//!
+//! A crash loop is what begins when workers end within [`SHORT`] of becoming ready, more of them in a
+//! row than there are slots.
 
 #![forbid(unsafe_code)]
 
@@ -32,6 +35,9 @@ pub struct Pool {
     backoff: Backoff,
     was_ready: bool,
 }
+
+/// A worker that ends sooner after it was ready may be one of a crash loop.
+const SHORT: Nanos = 1_000_000_000;
 
 /// Failed starts in a row after which a generation that never served is given up.
 const HOPELESS: u32 = 3;
@@ -80,14 +86,14 @@ impl Pool {
 
     pub fn ended(&mut self, slot: usize, now: Nanos) -> Verdict {
         let after = match self.slots[slot] {
-            Slot::Serving(since) if now.saturating_sub(since) >= STABLE => {
-                self.backoff.reset();
+            Slot::Serving(since) if now.saturating_sub(since) >= SHORT => {
+                if now.saturating_sub(since) >= STABLE {
+                    self.backoff.reset();
+                }
                 0
             }
-            // One that had served is replaced at once; when it happens again and again within the
-            // time that counts as stable, it is a crash loop.
             Slot::Serving(_) => match self.backoff.fail() {
-                _ if self.backoff.failures() <= self.slots.len() as u32 => 0,
+                _ if self.backoff.failures() as usize <= self.slots.len() => 0,
                 delay => delay,
             },
             Slot::Starting | Slot::Vacant(_) => {
@@ -145,15 +151,26 @@ mod tests {
     fn all_workers_crashing_once_are_replaced_at_once() {
         let mut pool = serving(4);
         for slot in 0..4 {
-            let verdict = pool.ended(slot, SECOND);
+            let verdict = pool.ended(slot, SECOND / 2);
             assert_eq!(verdict, Verdict::Respawn { after: 0 });
+        }
+    }
+
+    #[test]
+    fn workers_that_have_served_for_a_while_are_always_replaced_at_once() {
+        let mut pool = serving(1);
+        for now in 1..100 {
+            let verdict = pool.ended(0, now * SECOND);
+            assert_eq!(verdict, Verdict::Respawn { after: 0 });
+            pool.started(0);
+            pool.ready(0, now * SECOND);
         }
     }
 
     #[test]
     fn a_crash_loop_is_slowed_down_until_a_worker_is_stable() {
         let mut pool = serving(1);
-        let mut now = SECOND;
+        let mut now = SECOND / 2;
         let mut delays = Vec::new();
         for _ in 0..12 {
             let Verdict::Respawn { after } = pool.ended(0, now) else {

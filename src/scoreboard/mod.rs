@@ -6,8 +6,10 @@
 
 mod histogram;
 mod row;
+mod totals;
 
 pub use row::{Counter, Row, State};
+pub use totals::Totals;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

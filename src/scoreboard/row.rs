@@ -62,7 +62,7 @@ pub enum Counter {
     BytesReceived,
     BytesSent,
     /// Exceptions that left the application.
-    ApplicationErrors,
+    Exceptions,
     /// Responses cut short because the client had gone.
     ClientAborts,
     /// Responses cut short because they did not keep to their Content-Length or failed midway.
@@ -71,7 +71,41 @@ pub enum Counter {
     WakeUps,
 }
 
-const COUNTERS: usize = Counter::WakeUps as usize + 1;
+impl Counter {
+    pub const ALL: &[Counter] = &[
+        Counter::Requests,
+        Counter::Status2,
+        Counter::Status3,
+        Counter::Status4,
+        Counter::Status5,
+        Counter::Connections,
+        Counter::BytesReceived,
+        Counter::BytesSent,
+        Counter::Exceptions,
+        Counter::ClientAborts,
+        Counter::BrokenResponses,
+        Counter::WakeUps,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Counter::Requests => "requests",
+            Counter::Status2 => "status_2xx",
+            Counter::Status3 => "status_3xx",
+            Counter::Status4 => "status_4xx",
+            Counter::Status5 => "status_5xx",
+            Counter::Connections => "connections",
+            Counter::BytesReceived => "bytes_received",
+            Counter::BytesSent => "bytes_sent",
+            Counter::Exceptions => "exceptions",
+            Counter::ClientAborts => "client_aborts",
+            Counter::BrokenResponses => "broken_responses",
+            Counter::WakeUps => "wake_ups",
+        }
+    }
+}
+
+const COUNTERS: usize = Counter::ALL.len();
 const REFUSALS: usize = Refusal::ALL.len();
 const LINE_WORDS: usize = 20;
 
@@ -80,7 +114,6 @@ pub const LINE_BYTES: usize = LINE_WORDS * 8;
 
 #[repr(C, align(64))]
 pub struct Row {
-    pid: AtomicU32,
     state: AtomicU32,
     /// Open connections.
     connections: AtomicU32,
@@ -101,16 +134,11 @@ crate::sys::memory::shareable!(Row);
 const _: () = assert!(size_of::<Row>().is_multiple_of(64) && size_of::<Row>() <= 4096);
 
 impl Row {
-    pub fn begin(&self, pid: u32, now: Nanos) {
-        self.pid.store(pid, Ordering::Relaxed);
+    pub fn begin(&self, now: Nanos) {
         self.started.store(now, Ordering::Relaxed);
         self.connections.store(0, Ordering::Relaxed);
         self.request_since.store(0, Ordering::Relaxed);
         self.set_state(State::Starting);
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.pid.load(Ordering::Relaxed)
     }
 
     pub fn started(&self) -> Nanos {
@@ -223,7 +251,7 @@ mod tests {
     fn keeps_the_line_of_the_last_request() {
         let board = Scoreboard::create(2).unwrap();
         let row = board.row(1);
-        row.begin(7, 1);
+        row.begin(1);
         row.begin_request(b"GET /a/b?c HTTP/1.1\r\nHost: x\r\n\r\n", 5);
         assert_eq!(row.request_line(), "GET /a/b?c HTTP/1.1");
         assert_eq!(row.request_since(), Some(5));
@@ -242,13 +270,21 @@ mod tests {
     fn counters_survive_a_respawn() {
         let board = Scoreboard::create(1).unwrap();
         let row = board.row(0);
-        row.begin(7, 1);
+        row.begin(1);
         row.count(Counter::BytesSent, 5);
         row.count_status(404);
-        row.begin(8, 2);
+        row.begin(2);
         assert_eq!(row.counter(Counter::BytesSent), 5);
         assert_eq!(row.counter(Counter::Status4), 1);
-        assert_eq!(row.pid(), 8);
+    }
+
+    #[test]
+    fn every_counter_has_its_cell_and_a_name_of_its_own() {
+        for (index, counter) in Counter::ALL.iter().enumerate() {
+            assert_eq!(*counter as usize, index);
+            let same = Counter::ALL.iter().filter(|c| c.name() == counter.name());
+            assert_eq!(same.count(), 1);
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::link::Purpose;
 use crate::log;
 use crate::net::{self, Listener};
 use crate::schedule::{Backoff, STABLE};
+use crate::scoreboard::Totals;
 use crate::sys::clock::{MILLISECOND, Nanos};
 use crate::sys::process::Ended;
 
@@ -40,6 +41,8 @@ pub struct App {
     /// Why the newest generation cannot come up, until its process is gone too.
     failure: Option<(String, String)>,
     stopping: bool,
+    /// What generations that are gone have done.
+    past: Totals,
 }
 
 impl App {
@@ -54,6 +57,7 @@ impl App {
             restart_at: None,
             failure: None,
             stopping: false,
+            past: Totals::default(),
         }
     }
 
@@ -86,6 +90,11 @@ impl App {
         self.generations.is_empty()
     }
 
+    /// What the app has done, once all its generations are gone.
+    pub fn totals(&self) -> &Totals {
+        &self.past
+    }
+
     pub fn wake_at(&self) -> Option<Nanos> {
         let generations = self.generations.iter().filter_map(Generation::wake_at);
         generations.chain(self.restart_at).min()
@@ -114,6 +123,7 @@ impl App {
                 None => index += 1,
                 Some(ended) => {
                     let generation = self.generations.remove(index);
+                    self.past.add(&generation.scoreboard);
                     news = self.lost(&generation, ended, now).or(news);
                 }
             }

@@ -46,8 +46,7 @@ pub struct Generation {
     pub channel: Channel,
     /// The master has closed its end.
     is_silent: bool,
-    /// Kept mapped for as long as the generation lives.
-    _scoreboard: Scoreboard,
+    pub scoreboard: Scoreboard,
 }
 
 /// Beyond the time limits that the master itself observes.
@@ -97,7 +96,7 @@ impl Generation {
             child,
             channel,
             is_silent: false,
-            _scoreboard: scoreboard,
+            scoreboard,
         })
     }
 

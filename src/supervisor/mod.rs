@@ -31,6 +31,7 @@ use generation::{Generation, Said, nanos};
 /// The program `rswsgi`: the only place where errors become messages and exit statuses.
 pub fn main() -> ExitCode {
     log::set_identity("supervisor".into());
+    log::abort_on_panic();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     match run(arguments) {
         Ok(()) => Exit::Stopped.into(),
@@ -126,7 +127,7 @@ struct Supervisor {
 
 fn serve(settings: Settings) -> Result<()> {
     title::release_environment();
-    title::set("rswsgi: supervisor");
+    title::set("rswsgi", "rswsgi: supervisor");
     let signals = Inbox::hooked(&[
         Signal::SIGTERM,
         Signal::SIGQUIT,
@@ -187,7 +188,9 @@ impl Supervisor {
         match failed {
             Some(error) => Err(error),
             None => {
-                log::info!("stopped");
+                for app in &self.apps {
+                    log::info!("stopped {}: {}", app.settings.name, app.totals());
+                }
                 Ok(())
             }
         }

@@ -141,7 +141,7 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         let child = spawn(command, &[]).unwrap();
-        assert_eq!(nix::unistd::getpgid(Some(child.pid())).is_ok(), true);
+        assert!(nix::unistd::getpgid(Some(child.pid())).is_ok());
         let mut fds = [PollFd::new(child.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::from(10_000u16)).unwrap();
         child.try_reap().unwrap().expect("it has ended")

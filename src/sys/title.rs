@@ -51,8 +51,12 @@ fn area(room: Room) -> Option<Area> {
     })
 }
 
-/// Shows `title`, cut to the room there is. Also sets the thread name (`comm`, 15 bytes).
-pub fn set(title: &str) {
+/// Shows `title`, cut to the room there is, and sets the process name (`comm`). The name has at most
+/// 15 bytes and no spaces: CPython counts its threads by splitting `/proc/self/stat` at them.
+pub fn set(name: &str, title: &str) {
+    if let Ok(name) = std::ffi::CString::new(name) {
+        let _ = nix::sys::prctl::set_name(&name);
+    }
     let Some(area) = AREA.get_or_init(|| area(Room::Arguments)) else {
         return;
     };
@@ -66,10 +70,5 @@ pub fn set(title: &str) {
     if shown < area.arguments {
         // Shorter than the arguments: pad inside the area; the NUL before its end says "as it is".
         memory[shown..area.arguments].fill(0);
-    }
-    let name = title.strip_prefix("rswsgi: ").unwrap_or(title);
-    let name: Vec<u8> = name.bytes().take(15).filter(|b| *b != 0).collect();
-    if let Ok(name) = std::ffi::CString::new(name) {
-        let _ = nix::sys::prctl::set_name(&name);
     }
 }

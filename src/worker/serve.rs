@@ -106,12 +106,9 @@ impl Worker<'_> {
             }
         }
         // The time limit of a head runs from its first byte, whatever arrives later.
-        if (was_idle || at > 0) && !connection.is_idle() {
-            if let Phase::Head { .. } = connection.phase {
-                let deadline = self.now + nanos(self.settings.limits.head_timeout);
-                connection.deadline = deadline;
-                self.wake_at(deadline);
-            }
+        let is_partial = matches!(connection.phase, Phase::Head { .. }) && !connection.is_idle();
+        if is_partial && (was_idle || at > 0) {
+            self.set_deadline(id, nanos(self.settings.limits.head_timeout));
         }
         self.watch(id);
     }
@@ -290,7 +287,7 @@ impl Worker<'_> {
             Outcome::Complete => {}
             Outcome::ClientGone => self.row.count(Counter::ClientAborts, 1),
             Outcome::Failed(traceback) => {
-                self.row.count(Counter::ApplicationErrors, 1);
+                self.row.count(Counter::Exceptions, 1);
                 let line = printable(line);
                 log::error!("the application failed in {line:?}\n{traceback}");
             }

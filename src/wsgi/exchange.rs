@@ -140,7 +140,7 @@ impl Exchange {
     /// The `write()` callable of PEP 3333: for applications that cannot return an iterable.
     fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         let block = as_bytes(data)?;
-        match self.send(py, &[block.clone()], End::Open) {
+        match self.send(py, std::slice::from_ref(block), End::Open) {
             Ok(()) => Ok(()),
             Err(Refused::Gone(Gone)) => Err(pyo3::exceptions::PyConnectionAbortedError::new_err(
                 "the client has gone",

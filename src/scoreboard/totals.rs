@@ -1,0 +1,98 @@
+//! Sums over the rows of scoreboards, for people.
+
+use std::fmt;
+
+use super::{Counter, Scoreboard};
+use crate::http::Refusal;
+use crate::sys::clock::{MILLISECOND, Nanos};
+
+/// What the workers of any number of generations have done.
+#[derive(Debug)]
+pub struct Totals {
+    counters: [u64; Counter::ALL.len()],
+    refusals: [u64; Refusal::ALL.len()],
+    timed: u64,
+    time: Nanos,
+}
+
+impl Default for Totals {
+    fn default() -> Self {
+        Self {
+            counters: [0; Counter::ALL.len()],
+            refusals: [0; Refusal::ALL.len()],
+            timed: 0,
+            time: 0,
+        }
+    }
+}
+
+impl Totals {
+    /// The numbers of another process are only ever shown, so a wrong one does no harm.
+    pub fn add(&mut self, scoreboard: &Scoreboard) {
+        for row in scoreboard.rows() {
+            for (sum, counter) in self.counters.iter_mut().zip(Counter::ALL) {
+                *sum = sum.wrapping_add(row.counter(*counter));
+            }
+            for (sum, refusal) in self.refusals.iter_mut().zip(Refusal::ALL) {
+                *sum = sum.wrapping_add(row.refusals(*refusal));
+            }
+            self.timed = self.timed.wrapping_add(row.latency().count());
+            self.time = self.time.wrapping_add(row.latency().sum());
+        }
+    }
+}
+
+/// `12 requests (mean 1.250 ms), 3 connections; status_2xx 11, status_5xx 1; refused: bad_length 2`
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = |counter: Counter| self.counters[counter as usize];
+        write!(f, "{} requests", of(Counter::Requests))?;
+        if let Some(mean) = self.time.checked_div(self.timed) {
+            let (millis, rest) = (mean / MILLISECOND, mean % MILLISECOND);
+            write!(f, " (mean {millis}.{:03} ms)", rest / 1000)?;
+        }
+        write!(f, ", {} connections", of(Counter::Connections))?;
+        let mut separator = "; ";
+        for counter in Counter::ALL {
+            let shown = !matches!(counter, Counter::Requests | Counter::Connections);
+            if shown && of(*counter) > 0 {
+                write!(f, "{separator}{} {}", counter.name(), of(*counter))?;
+                separator = ", ";
+            }
+        }
+        let mut separator = "; refused: ";
+        for refusal in Refusal::ALL {
+            let count = self.refusals[*refusal as usize];
+            if count > 0 {
+                write!(f, "{separator}{} {count}", refusal.name())?;
+                separator = ", ";
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_what_is_not_zero() {
+        let board = Scoreboard::create(2).unwrap();
+        let mut totals = Totals::default();
+        totals.add(&board);
+        assert_eq!(totals.to_string(), "0 requests, 0 connections");
+        for row in board.rows() {
+            row.begin_request(b"GET /", 0);
+            row.end_request(2_500_000);
+            row.count(Counter::Connections, 2);
+            row.count_status(404);
+            row.count_refusal(Refusal::BadLength);
+        }
+        totals.add(&board);
+        assert_eq!(
+            totals.to_string(),
+            "2 requests (mean 2.500 ms), 4 connections; status_4xx 2; refused: bad_length 2"
+        );
+    }
+}
