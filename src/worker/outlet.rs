@@ -202,7 +202,11 @@ impl Outlet {
         Ok(())
     }
 
+    /// An empty segment would look like a socket that takes nothing.
     fn enqueue_assembly(&mut self, taken: usize) {
+        if self.assembly.len() == taken {
+            return;
+        }
         self.queued += self.assembly.len() - taken;
         self.queue
             .push_back(Segment::Bytes(self.assembly.clone(), taken));
