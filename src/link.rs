@@ -26,7 +26,6 @@ pub struct Assignment {
     pub version: String,
     pub purpose: Purpose,
     pub generation: u64,
-    pub workers: usize,
     pub settings: Settings,
     /// Inherited under the same numbers.
     pub listeners: Vec<ListenerSpec>,
@@ -49,6 +48,8 @@ pub enum Order {
     Drain,
     /// Leave now.
     Stop,
+    /// So many workers more, or fewer.
+    Scale { by: i32 },
 }
 
 /// The longest text in a report; JSON may take six bytes for one.

@@ -197,6 +197,7 @@ fn the_only_worker_is_replaced_and_waiting_requests_are_served() {
     }
     let mut server = procs().start();
     server.expect_error("worker");
+    server.expect_error("Fatal Python error: Aborted");
     for path in ["/die", "/abort"] {
         let old = server.workers()[0];
         let mut client = server.connect();
@@ -212,6 +213,8 @@ fn the_only_worker_is_replaced_and_waiting_requests_are_served() {
     server.log.wait("the exit status", |text| {
         text.contains("status 7").then_some(())
     });
+    server.log.wait_for("Fatal Python error: Aborted");
+    server.log.wait_for("in application");
 }
 
 #[test]

@@ -24,7 +24,7 @@ use std::path::Path;
 pub use bind::{Bind, DEFAULT_BIND, FIRST_FD, SOCKET_PATH_LENGTH};
 pub use command::command;
 pub use setting::{Environment, Kind, Section, Setting, TakesEffect, Value};
-pub use settings::{InterpreterSettings, Limits, Settings, UnderscoreFields};
+pub use settings::{InterpreterSettings, Limits, Recycling, Settings, UnderscoreFields};
 pub use table::SETTINGS;
 pub use target::Target;
 pub use value::{show_duration, show_size};

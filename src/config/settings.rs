@@ -31,6 +31,7 @@ pub struct Settings {
     /// Mount prefix: empty, or `/prefix` without a final slash.
     pub script_name: String,
     pub limits: Limits,
+    pub recycling: Recycling,
     pub underscore_fields: UnderscoreFields,
 }
 
@@ -72,10 +73,26 @@ pub struct Limits {
     pub keep_alive: Option<Duration>,
     pub start_timeout: Duration,
     pub graceful_timeout: Duration,
+    /// For one request; `None` for no limit.
+    pub request_timeout: Option<Duration>,
+    /// After it, before the worker is killed.
+    pub kill_timeout: Duration,
     /// Open connections per worker.
     pub max_connections: usize,
     /// Bytes of a response that may wait for a slow reader before the app's iterator waits.
     pub output_buffer: usize,
+}
+
+/// When a worker is replaced although nothing is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recycling {
+    pub max_requests: Option<u64>,
+    pub max_requests_jitter: u64,
+    pub max_age: Option<Duration>,
+    /// Bytes of unique set size.
+    pub max_memory: Option<u64>,
+    /// Without a request, for a worker beyond the minimum.
+    pub idle_timeout: Duration,
 }
 
 /// What becomes of a request field with `_` in its name: in the environ `X_Y` cannot be told from
@@ -109,6 +126,7 @@ pub(super) fn resolve(layers: &Layers, directory: &Path) -> Result<Settings> {
         interpreter: resolve_interpreter(layers, directory)?,
         script_name: layers.parsed("script-name", read_script_name)?,
         limits: resolve_limits(layers, directory)?,
+        recycling: resolve_recycling(layers)?,
         underscore_fields: layers.parsed("underscore-fields", |text| match text {
             "drop" => Ok(UnderscoreFields::Drop),
             "refuse" => Ok(UnderscoreFields::Refuse),
@@ -182,6 +200,8 @@ fn resolve_limits(layers: &Layers, directory: &Path) -> Result<Limits> {
         keep_alive: Some(layers.duration("keep-alive")?).filter(|time| !time.is_zero()),
         start_timeout: layers.duration("start-timeout")?,
         graceful_timeout: layers.duration("graceful-timeout")?,
+        request_timeout: Some(layers.duration("request-timeout")?).filter(|time| !time.is_zero()),
+        kill_timeout: layers.duration("kill-timeout")?,
         max_connections: layers.number("max-connections")?,
         output_buffer: layers.number("output-buffer")?,
     };
@@ -194,6 +214,16 @@ fn resolve_limits(layers: &Layers, directory: &Path) -> Result<Limits> {
         layers.check_first(&["limit-head", "limit-request-line"], Err(reason))?;
     }
     Ok(limits)
+}
+
+fn resolve_recycling(layers: &Layers) -> Result<Recycling> {
+    Ok(Recycling {
+        max_requests: Some(layers.number("max-requests")?).filter(|n| *n > 0),
+        max_requests_jitter: layers.number("max-requests-jitter")?,
+        max_age: Some(layers.duration("max-age")?).filter(|age| !age.is_zero()),
+        max_memory: Some(layers.number("max-memory")?).filter(|n| *n > 0),
+        idle_timeout: layers.duration("idle-timeout")?,
+    })
 }
 
 /// SCRIPT_NAME as PEP 3333 wants it: decoded, empty or `/prefix`.

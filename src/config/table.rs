@@ -148,7 +148,9 @@ pub static SETTINGS: &[Setting] = &[
         short: Some('w'),
         value: "N",
         default: Some("auto"),
-        help: "Number of workers, or auto for one per CPU",
+        help: "Number of workers, MIN..MAX, or auto for one per CPU up to eight per CPU",
+        long_help: "Beyond MIN, workers are started within milliseconds when all are busy, a connection waits and \
+            the CPUs are not the limit; they leave after --idle-timeout.",
         ..WORKERS
     },
     Setting {
@@ -158,6 +160,70 @@ pub static SETTINGS: &[Setting] = &[
         default: Some("1024"),
         help: "Open connections per worker",
         long_help: "A worker that has as many accepts no more until one is closed.",
+        ..WORKERS
+    },
+    Setting {
+        name: "request-timeout",
+        value: "TIME",
+        kind: Duration(0..=DAY),
+        default: Some("60s"),
+        help: "Time a request may take, 0 for no limit",
+        long_help: "Beyond it rswsgi.RequestTimeout is raised in the application and the client gets 504. An \
+            application sees its deadline in environ[\"rswsgi.deadline\"] (of time.monotonic()) and moves \
+            it with rswsgi.extend_deadline(seconds).",
+        ..WORKERS
+    },
+    Setting {
+        name: "kill-timeout",
+        value: "TIME",
+        kind: Duration(0..=DAY),
+        default: Some("5s"),
+        help: "Time a worker has to react to RequestTimeout before it is killed",
+        long_help: "The Python stacks of all its threads are written to the log first.",
+        ..WORKERS
+    },
+    Setting {
+        name: "max-requests",
+        value: "NUMBER",
+        kind: Number(0..=u64::MAX >> 1),
+        default: Some("0"),
+        help: "Requests after which a worker is replaced, 0 for never",
+        long_help: "The replacement is ready before the old worker leaves.",
+        ..WORKERS
+    },
+    Setting {
+        name: "max-requests-jitter",
+        value: "NUMBER",
+        kind: Number(0..=u64::MAX >> 1),
+        default: Some("0"),
+        help: "Random addition to --max-requests, different for each worker",
+        ..WORKERS
+    },
+    Setting {
+        name: "max-age",
+        value: "TIME",
+        kind: Duration(0..=365 * DAY),
+        default: Some("0"),
+        help: "Age at which a worker is replaced, 0 for never",
+        long_help: "Up to a tenth is added, different for each worker.",
+        ..WORKERS
+    },
+    Setting {
+        name: "max-memory",
+        value: "SIZE",
+        kind: Size(0..=u64::MAX >> 1),
+        default: Some("0"),
+        help: "Memory of its own at which a worker is replaced, 0 for never",
+        long_help: "Its unique set size: what it does not share with its siblings. Three samples in a row, ten \
+            seconds apart, have to agree.",
+        ..WORKERS
+    },
+    Setting {
+        name: "idle-timeout",
+        value: "TIME",
+        kind: Duration(1000..=DAY),
+        default: Some("60s"),
+        help: "Time without a request after which a worker beyond the minimum leaves",
         ..WORKERS
     },
     Setting {

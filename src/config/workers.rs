@@ -29,7 +29,7 @@ pub struct Workers {
 }
 
 impl Pool {
-    /// `auto` is one worker per CPU.
+    /// `auto` is one worker per CPU, up to eight when they wait.
     pub fn resolve(self, cpus: usize) -> Workers {
         match self {
             Pool::Auto => {
@@ -38,7 +38,7 @@ impl Pool {
                     .clamp(1, MAX_WORKERS);
                 Workers {
                     min: count,
-                    max: count,
+                    max: (count * 8).min(MAX_WORKERS),
                 }
             }
             Pool::Range(workers) => workers,
@@ -60,9 +60,6 @@ impl FromStr for Pool {
         };
         if workers.min > workers.max {
             return Err(format!("{text:?} has its larger number first"));
-        }
-        if workers.min != workers.max {
-            return Err("elastic pools are not available yet, give one number".to_owned());
         }
         Ok(Pool::Range(workers))
     }
@@ -117,16 +114,22 @@ mod tests {
     fn auto_is_one_worker_per_cpu_within_the_limits() {
         let pool: Pool = "auto".parse().unwrap();
         assert_eq!(pool.to_string(), "auto");
-        for (cpus, count) in [(0, 1), (1, 1), (8, 8), (4096, MAX_WORKERS)] {
+        for (cpus, min, max) in [
+            (0, 1, 8),
+            (1, 1, 8),
+            (8, 8, 64),
+            (4096, MAX_WORKERS, MAX_WORKERS),
+        ] {
             let workers = pool.resolve(cpus);
-            assert_eq!((workers.min, workers.max), (count, count), "{cpus} CPUs");
+            assert_eq!((workers.min, workers.max), (min, max), "{cpus} CPUs");
         }
     }
 
     #[test]
-    fn an_elastic_pool_is_understood_and_refused() {
-        let reason = "2..16".parse::<Pool>().unwrap_err();
-        assert!(reason.contains("not available yet"), "{reason}");
+    fn an_elastic_pool_has_two_bounds() {
+        let pool: Pool = "2..16".parse().unwrap();
+        assert_eq!(pool, Pool::Range(Workers { min: 2, max: 16 }));
+        assert_eq!(pool.to_string(), "2..16");
     }
 
     #[test]
@@ -135,8 +138,7 @@ mod tests {
             "", "0", "1025", "-1", "x", "Auto", "1.5", "..", "1..", "..2", "3..2", "1..2..3",
             "0..1",
         ] {
-            let reason = bad.parse::<Pool>().unwrap_err();
-            assert!(!reason.contains("yet"), "{bad:?}: {reason}");
+            assert!(bad.parse::<Pool>().is_err(), "{bad:?}");
         }
     }
 }

@@ -9,6 +9,8 @@
 //! It speaks with the supervisor and with each worker over a channel of its own; the end of a
 //! channel means that the process behind it is gone.
 
+mod care;
+mod crowd;
 mod module;
 mod workers;
 
@@ -17,19 +19,20 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use pyo3::prelude::*;
 
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::link::{self, Assignment, Order, Purpose, Report, VERSION};
 use crate::log;
 use crate::net::{Kind, Listener};
 use crate::python::{Fork, Startup, fork, leave};
+use crate::schedule::Bounds;
 use crate::scoreboard::Scoreboard;
 use crate::sys::clock::{self, MILLISECOND, Nanos};
-use crate::sys::process::exit_now;
+use crate::sys::process::{self, exit_now};
 use crate::sys::seqpacket::{Channel, Received};
 use crate::sys::signal::{Held, Inbox};
 use crate::sys::{fd, orphan, title};
 use crate::worker::{self, Leave, Plan, Worker};
-use crate::wsgi::{Application, Origin};
+use crate::wsgi::{Application, Origin, deadline};
 use workers::Workers;
 
 /// Exit statuses of a master, for the supervisor's log (`sysexits.h`).
@@ -214,7 +217,14 @@ impl Master {
             let _ = link::send(&self.supervisor, &ready);
             leave(py, &self.startup, 0)
         }
-        let mut workers = Workers::new(self.assignment.workers);
+        let mut workers = match self.pool() {
+            Ok(workers) => workers,
+            Err(error) => {
+                let text = format!("cannot watch for waiting connections: {error}");
+                let _ = link::send(&self.supervisor, &Report::failed(text, ""));
+                exit_now(INTERNAL)
+            }
+        };
         match self.supervise(py, &mut workers, ready) {
             Turn::Left => leave(py, &self.startup, 0),
             Turn::Worker {
@@ -229,12 +239,22 @@ impl Master {
         }
     }
 
+    fn pool(&self) -> std::io::Result<Workers> {
+        let settings = &self.assignment.settings;
+        let config::Workers { min, max } = settings.workers.resolve(process::cpus());
+        let bounds = Bounds {
+            min: min as usize,
+            max: max as usize,
+        };
+        Workers::new(settings, bounds, self.scoreboard.rows().len())
+    }
+
     /// Keeps the pool complete until the generation is to leave.
     fn supervise(&mut self, py: Python<'_>, workers: &mut Workers, ready: Report) -> Turn {
         let mut ready = Some(ready);
         loop {
             let now = clock::now();
-            while let Some(slot) = workers.due(now) {
+            while let Some(slot) = workers.take_due(now) {
                 match self.spawn(py, workers, slot, now) {
                     Some(turn) => return turn,
                     None => continue,
@@ -243,7 +263,7 @@ impl Master {
             if workers.is_hopeless() {
                 let text = "its workers end before they are ready; the log says how";
                 let _ = link::send(&self.supervisor, &Report::failed(text, ""));
-                self.order_all(workers, Order::Stop, now);
+                workers.obey(Order::Stop, &self.scoreboard, now);
             }
             if workers.is_complete()
                 && let Some(ready) = ready.take()
@@ -253,24 +273,24 @@ impl Master {
             if workers.are_gone() {
                 return Turn::Left;
             }
-            let seen = workers.wait(py, &self.supervisor, &self.signals, now);
+            let seen = workers.wait(py, &self.supervisor, &self.signals, &self.scoreboard, now);
             let now = clock::now();
             if seen.supervisor {
                 self.listen_to_supervisor(workers, now);
             }
             while let Some(signal) = self.signals.take() {
                 if let Signal::SIGTERM | Signal::SIGQUIT = signal {
-                    self.order_all(workers, Order::Drain, now);
+                    workers.obey(Order::Drain, &self.scoreboard, now);
                 }
             }
-            workers.settle(&self.scoreboard, now);
+            workers.settle(&self.scoreboard, &self.listeners, now);
         }
     }
 
     fn listen_to_supervisor(&mut self, workers: &mut Workers, now: Nanos) {
         match self.supervisor.receive() {
             Ok(Received::Message(message)) => match link::read(&message) {
-                Ok(order) => self.order_all(workers, order, now),
+                Ok(order) => workers.obey(order, &self.scoreboard, now),
                 Err(error) => log::error!("unreadable order of the supervisor: {error}"),
             },
             Ok(Received::Nothing) => {}
@@ -281,12 +301,6 @@ impl Master {
                 }
             }
         }
-    }
-
-    fn order_all(&self, workers: &mut Workers, order: Order, now: Nanos) {
-        let grace = self.assignment.settings.limits.graceful_timeout;
-        let grace = Nanos::try_from(grace.as_nanos()).unwrap_or(Nanos::MAX / 2);
-        workers.order(order, now, grace);
     }
 
     /// Forks one worker. `Some` in the child.
@@ -364,8 +378,16 @@ impl Master {
             // Only now: a signal held back since before the fork finds the handlers.
             drop(held);
             orphan::follow(nix::unistd::getppid(), ORPHAN_GRACE).map_err(|e| e.to_string())?;
-            let row = scoreboard.row(slot);
+            // For the rest of this process's life, and beyond it.
+            let row = Box::leak(Box::new(scoreboard)).row(slot);
             row.begin(clock::now());
+            deadline::belongs_to(row);
+            let handler = py
+                .import("rswsgi")
+                .and_then(|m| m.getattr("_soft_deadline"));
+            handler
+                .and_then(|handler| startup.obey(py, handler))
+                .map_err(|error| crate::python::traceback(py, &error))?;
             let origins = origins(&listeners, settings);
             let application =
                 Application::new(py, application, &origins, worker::underscores(settings))

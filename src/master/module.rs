@@ -9,6 +9,12 @@ mod rswsgi {
 
     #[pymodule_export]
     use crate::wsgi::FileWrapper;
+    #[pymodule_export]
+    use crate::wsgi::deadline::_soft_deadline;
+    #[pymodule_export]
+    use crate::wsgi::deadline::RequestTimeout;
+    #[pymodule_export]
+    use crate::wsgi::deadline::extend_deadline;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -7,19 +7,25 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use pyo3::prelude::*;
 
+use super::care::Care;
+use super::crowd::Crowd;
+use crate::config::Settings;
 use crate::link::Order;
 use crate::log;
-use crate::schedule::{Pool, Verdict};
+use crate::net::Listener;
+use crate::schedule::{Bounds, Pool, Verdict};
 use crate::scoreboard::{Row, Scoreboard, State};
-use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND};
+use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND, nanos};
 use crate::sys::process::{Child, Ended};
 use crate::sys::seqpacket::{Channel, Received};
 use crate::sys::signal::Inbox;
 use crate::worker::order;
 
-struct Process {
-    child: Child,
+pub(super) struct Process {
+    pub(super) child: Child,
     channel: Channel,
+    /// Told to leave: it is killed at this time.
+    leave_by: Option<Nanos>,
 }
 
 /// What the generation is about.
@@ -37,10 +43,13 @@ enum Mood {
 }
 
 pub struct Workers {
-    pool: Pool,
-    processes: Vec<Option<Process>>,
+    pub(super) pool: Pool,
+    pub(super) processes: Vec<Option<Process>>,
     mood: Mood,
     hopeless: bool,
+    graceful_timeout: Nanos,
+    care: Care,
+    crowd: Crowd,
 }
 
 /// After an order to stop at once, for what a worker cannot interrupt.
@@ -54,34 +63,39 @@ pub struct Seen {
 }
 
 impl Workers {
-    pub fn new(count: usize) -> Self {
-        Self {
-            pool: Pool::new(count),
-            processes: (0..count).map(|_| None).collect(),
+    pub fn new(settings: &Settings, bounds: Bounds, slots: usize) -> std::io::Result<Self> {
+        Ok(Self {
+            pool: Pool::new(bounds, slots),
+            processes: (0..slots).map(|_| None).collect(),
             mood: Mood::Serving,
             hopeless: false,
-        }
+            graceful_timeout: nanos(settings.limits.graceful_timeout),
+            care: Care::new(settings, slots, clock::now()),
+            crowd: Crowd::new()?,
+        })
     }
 
     /// A slot that is to get a worker now.
-    pub fn due(&self, now: Nanos) -> Option<usize> {
+    pub fn take_due(&mut self, now: Nanos) -> Option<usize> {
         match self.mood {
-            Mood::Serving => self.pool.due(now),
+            Mood::Serving => self.pool.take_due(now),
             _ => None,
         }
     }
 
     pub fn started(&mut self, slot: usize, pid: Pid, channel: Channel) -> std::io::Result<()> {
         let child = Child::adopt(pid)?;
-        self.processes[slot] = Some(Process { child, channel });
-        self.pool.started(slot);
+        self.processes[slot] = Some(Process {
+            child,
+            channel,
+            leave_by: None,
+        });
         Ok(())
     }
 
     pub fn could_not_start(&mut self, slot: usize, now: Nanos) {
-        if self.pool.start_failed(slot, now) == Verdict::GiveUp {
-            self.hopeless = true;
-        }
+        let verdict = self.pool.ended(slot, now);
+        self.take_verdict(verdict);
     }
 
     /// True once, when the generation cannot be brought up.
@@ -102,11 +116,12 @@ impl Workers {
         matches!(self.mood, Mood::Orphaned { .. })
     }
 
-    /// Passes an order on to all workers; none is replaced any more.
-    pub fn order(&mut self, order: Order, now: Nanos, grace: Nanos) {
+    /// Does what the supervisor has ordered.
+    pub fn obey(&mut self, order: Order, scoreboard: &Scoreboard, now: Nanos) {
         let (word, until) = match order {
-            Order::Drain => (order::DRAIN, now.saturating_add(grace)),
+            Order::Drain => (order::DRAIN, now.saturating_add(self.graceful_timeout)),
             Order::Stop => (order::STOP, now + STOP_GRACE),
+            Order::Scale { by } => return self.scale(by, scoreboard, now),
         };
         self.mood = match self.mood {
             Mood::Serving => Mood::Leaving { until },
@@ -116,21 +131,54 @@ impl Workers {
             },
             orphaned @ Mood::Orphaned { .. } => orphaned,
         };
-        self.tell(word);
+        self.tell_all(word);
+    }
+
+    fn scale(&mut self, by: i32, scoreboard: &Scoreboard, now: Nanos) {
+        let Bounds { min, max } = self.pool.scale(by);
+        log::info!("the pool has {min} to {max} workers now");
+        while self.pool.excess() > 0 {
+            let Some(slot) = self.laziest(scoreboard) else {
+                return;
+            };
+            self.dismiss(slot, now);
+        }
     }
 
     /// The supervisor is gone.
     pub fn orphan(&mut self, now: Nanos) {
         let until = now + ORPHAN_GRACE;
         self.mood = Mood::Orphaned { until };
-        self.tell(order::DRAIN);
+        self.tell_all(order::DRAIN);
     }
 
-    fn tell(&self, word: &[u8]) {
+    fn tell_all(&self, word: &[u8]) {
         for process in self.processes.iter().flatten() {
             // One that does not take it is ending already.
             let _ = process.channel.send(word);
         }
+    }
+
+    /// Lets one worker finish and leave.
+    pub(super) fn dismiss(&mut self, slot: usize, now: Nanos) {
+        self.pool.leaves(slot);
+        if let Some(process) = &mut self.processes[slot] {
+            let _ = process.channel.send(order::DRAIN);
+            process.leave_by = Some(now.saturating_add(self.graceful_timeout));
+        }
+    }
+
+    /// The serving worker that would be missed least: idle for the longest time, without
+    /// connections if there is one.
+    pub(super) fn laziest(&self, scoreboard: &Scoreboard) -> Option<usize> {
+        let serving = (0..self.processes.len()).filter(|slot| self.pool.is_serving(*slot));
+        serving.min_by_key(|slot| {
+            let row = scoreboard.row(*slot);
+            (
+                row.connections() > 0,
+                row.idle_since().unwrap_or(Nanos::MAX),
+            )
+        })
     }
 
     /// Sleeps until something happens or is due. Python threads may run meanwhile.
@@ -139,10 +187,11 @@ impl Workers {
         py: Python<'_>,
         supervisor: &Channel,
         signals: &Inbox,
+        scoreboard: &Scoreboard,
         now: Nanos,
     ) -> Seen {
         let watch = |fd| PollFd::new(fd, PollFlags::POLLIN);
-        let mut fds = vec![watch(signals.as_fd())];
+        let mut fds = vec![watch(signals.as_fd()), watch(self.crowd.as_fd())];
         for process in self.processes.iter().flatten() {
             fds.push(watch(process.child.as_fd()));
             fds.push(watch(process.channel.as_fd()));
@@ -151,9 +200,10 @@ impl Workers {
             fds.push(watch(supervisor.as_fd()));
         }
         let until = match self.mood {
-            Mood::Serving => self.pool.wake_at(),
+            Mood::Serving => self.wake_at(scoreboard, now),
             Mood::Leaving { until } | Mood::Orphaned { until } => Some(until),
         };
+        self.care.watch.sleep(until);
         let millis = clock::wait_millis(now, until);
         let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
         let _ = py.detach(|| poll(&mut fds, timeout));
@@ -169,31 +219,94 @@ impl Workers {
         Seen { supervisor }
     }
 
-    /// Takes note of what the workers have become.
-    pub fn settle(&mut self, scoreboard: &Scoreboard, now: Nanos) {
+    fn wake_at(&self, scoreboard: &Scoreboard, now: Nanos) -> Option<Nanos> {
+        let leaving = self.processes.iter().flatten().filter_map(|p| p.leave_by);
+        leaving
+            .chain(self.pool.wake_at())
+            .chain(self.crowd.wake_at())
+            .chain(self.care_at(&self.care, scoreboard, now))
+            .min()
+    }
+
+    /// Takes note of what the workers have become and does what is due.
+    pub fn settle(&mut self, scoreboard: &Scoreboard, listeners: &[Listener], now: Nanos) {
+        self.care.watch.wake(now);
         for slot in 0..self.processes.len() {
-            self.hear(slot, now);
-            self.reap(slot, scoreboard.row(slot), now);
+            if self.processes[slot].is_some() {
+                self.hear(slot, listeners, now);
+                self.reap(slot, scoreboard.row(slot), now);
+            }
         }
-        if let Mood::Leaving { until } | Mood::Orphaned { until } = self.mood
-            && until <= now
-        {
-            self.kill_the_rest(scoreboard);
-            // Those in an uninterruptible sleep are asked again.
-            let until = now + SECOND;
-            self.mood = match self.mood {
-                Mood::Orphaned { .. } => Mood::Orphaned { until },
-                _ => Mood::Leaving { until },
-            };
+        match self.mood {
+            Mood::Serving => {
+                self.tend(scoreboard, now);
+                self.kill(scoreboard, |process| {
+                    process.leave_by.is_some_and(|by| by <= now)
+                });
+                self.attend_to_crowd(scoreboard, listeners, now);
+            }
+            Mood::Leaving { until } | Mood::Orphaned { until } if until <= now => {
+                self.kill(scoreboard, |_| true);
+                // Those in an uninterruptible sleep are asked again.
+                let until = now + SECOND;
+                self.mood = match self.mood {
+                    Mood::Orphaned { .. } => Mood::Orphaned { until },
+                    _ => Mood::Leaving { until },
+                };
+            }
+            _ => {}
         }
     }
 
-    fn hear(&mut self, slot: usize, now: Nanos) {
-        if let Some(process) = &self.processes[slot]
+    fn tend(&mut self, scoreboard: &Scoreboard, now: Nanos) {
+        // Lent to itself: care acts upon the processes it looks at.
+        let mut care = std::mem::take(&mut self.care);
+        self.take_care(&mut care, scoreboard, now);
+        self.care = care;
+    }
+
+    fn attend_to_crowd(&mut self, scoreboard: &Scoreboard, listeners: &[Listener], now: Nanos) {
+        if !self.pool.can_grow() {
+            self.crowd.disperse();
+            return;
+        }
+        let serving = (0..self.processes.len()).filter(|slot| self.pool.is_serving(*slot));
+        let rows: Vec<(Pid, &Row)> = serving
+            .filter_map(|slot| {
+                Some((
+                    self.processes[slot].as_ref()?.child.pid(),
+                    scoreboard.row(slot),
+                ))
+            })
+            .collect();
+        let starting = self.pool.is_starting();
+        if self.crowd.wants_another(&rows, starting, listeners, now) && self.pool.grow() {
+            log::info!(
+                "all {} workers are busy and somebody waits: starting another",
+                rows.len()
+            );
+        }
+    }
+
+    fn hear(&mut self, slot: usize, listeners: &[Listener], now: Nanos) {
+        while let Some(process) = &self.processes[slot]
             && let Ok(Received::Message(message)) = process.channel.receive()
-            && message == order::READY
         {
-            self.pool.ready(slot, now);
+            match message.as_slice() {
+                order::READY => {
+                    if let Some(old) = self.pool.ready(slot, now) {
+                        self.dismiss(old, now);
+                    }
+                    if let Err(error) = self.crowd.stand_behind(listeners) {
+                        log::error!("cannot watch for waiting connections: {error}");
+                    }
+                }
+                order::WORN => {
+                    log::info!("worker {slot} has served its number of requests: replacing it");
+                    self.pool.wear_out(slot);
+                }
+                _ => {}
+            }
         }
     }
 
@@ -213,21 +326,24 @@ impl Workers {
         self.processes[slot] = None;
         let was = row.state();
         row.set_state(State::Dead);
-        if self.mood != Mood::Serving {
+        let verdict = self.pool.ended(slot, now);
+        if self.mood != Mood::Serving || verdict == Verdict::Expected {
             if !ended.is_success() {
                 log::warning!("worker {slot} (pid {pid}) {ended} while leaving");
             }
             return;
         }
         describe_end(slot, pid, ended, was, row, now);
-        if self.pool.ended(slot, now) == Verdict::GiveUp {
-            self.hopeless = true;
-        }
+        self.take_verdict(verdict);
     }
 
-    fn kill_the_rest(&self, scoreboard: &Scoreboard) {
-        for (slot, process) in self.processes.iter().enumerate() {
-            let Some(process) = process else {
+    fn take_verdict(&mut self, verdict: Verdict) {
+        self.hopeless |= verdict == Verdict::GiveUp;
+    }
+
+    fn kill(&mut self, scoreboard: &Scoreboard, overdue: impl Fn(&Process) -> bool) {
+        for (slot, process) in self.processes.iter_mut().enumerate() {
+            let Some(process) = process.as_mut().filter(|process| overdue(process)) else {
                 continue;
             };
             let row = scoreboard.row(slot);
@@ -238,6 +354,7 @@ impl Workers {
             let pid = process.child.pid();
             log::warning!("worker {slot} (pid {pid}) does not leave in time ({doing}): killing it");
             let _ = process.child.signal(Signal::SIGKILL);
+            process.leave_by = process.leave_by.map(|by| by + SECOND);
         }
     }
 }

@@ -4,6 +4,10 @@ import sys
 
 
 def prepare(directory, paths):
+    import faulthandler
+
+    # Before the application is imported, which may crash too; workers inherit it.
+    faulthandler.enable(file=2, all_threads=True)
     sys.argv[:] = ["rswsgi"]
     sys.path[0] = directory  # "" of `python -c`
     sys.path.extend(paths)
@@ -126,6 +130,15 @@ def _format(error):
         trace = trace.tb_next
     lines = traceback.format_exception(type(error), error, trace)
     return "".join(lines).encode("utf-8", "backslashreplace").decode()
+
+
+def obey(soft_deadline):
+    """Takes the real-time signals of the master (see the table of signals in README.md)."""
+    import faulthandler
+    import signal
+
+    faulthandler.register(signal.SIGRTMIN + 2, file=2, all_threads=True, chain=False)
+    signal.signal(signal.SIGRTMIN + 3, soft_deadline)
 
 
 def threads():

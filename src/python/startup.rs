@@ -4,6 +4,10 @@
 use pyo3::prelude::*;
 use pyo3::types::PyModule;
 
+/// Real-time signals a master sends, as offsets from SIGRTMIN: print the stacks; time is up.
+pub const PRINT_STACKS: i32 = 2;
+pub const SOFT_DEADLINE: i32 = 3;
+
 pub struct Startup {
     module: Py<PyModule>,
 }
@@ -55,6 +59,15 @@ impl Startup {
             None => Ok(application),
             Some((reason, traceback)) => Err(Failure { reason, traceback }),
         })
+    }
+
+    /// Takes the signals that a worker gets from its master. `soft_deadline` is the handler of
+    /// [`SOFT_DEADLINE`].
+    pub fn obey(&self, py: Python<'_>, soft_deadline: Bound<'_, PyAny>) -> PyResult<()> {
+        self.module
+            .bind(py)
+            .call_method1("obey", (soft_deadline,))?;
+        Ok(())
     }
 
     /// Names of the threads that a fork would leave behind.

@@ -3,7 +3,11 @@
 #![forbid(unsafe_code)]
 
 mod backoff;
+mod elastic;
 mod pool;
+mod stuck;
 
 pub use backoff::{Backoff, STABLE};
-pub use pool::{Pool, Verdict};
+pub use elastic::{Demand, Look, Sample, Step, WINDOW};
+pub use pool::{Bounds, Pool, Verdict};
+pub use stuck::{Action, Running, Watch};

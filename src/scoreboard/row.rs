@@ -63,6 +63,8 @@ pub enum Counter {
     BytesSent,
     /// Exceptions that left the application.
     Exceptions,
+    /// Requests that ended by `RequestTimeout`.
+    SoftTimeouts,
     /// Responses cut short because the client had gone.
     ClientAborts,
     /// Responses cut short because they did not keep to their Content-Length or failed midway.
@@ -82,6 +84,7 @@ impl Counter {
         Counter::BytesReceived,
         Counter::BytesSent,
         Counter::Exceptions,
+        Counter::SoftTimeouts,
         Counter::ClientAborts,
         Counter::BrokenResponses,
         Counter::WakeUps,
@@ -98,6 +101,7 @@ impl Counter {
             Counter::BytesReceived => "bytes_received",
             Counter::BytesSent => "bytes_sent",
             Counter::Exceptions => "exceptions",
+            Counter::SoftTimeouts => "soft_timeouts",
             Counter::ClientAborts => "client_aborts",
             Counter::BrokenResponses => "broken_responses",
             Counter::WakeUps => "wake_ups",
@@ -122,6 +126,10 @@ pub struct Row {
     started: AtomicU64,
     /// When the running request began; 0 while none runs.
     request_since: AtomicU64,
+    /// When the running request has to be over.
+    deadline: AtomicU64,
+    /// When the last request was over.
+    active: AtomicU64,
     line: [AtomicU64; LINE_WORDS],
     counters: [AtomicU64; COUNTERS],
     refusals: [AtomicU64; REFUSALS],
@@ -138,6 +146,7 @@ impl Row {
         self.started.store(now, Ordering::Relaxed);
         self.connections.store(0, Ordering::Relaxed);
         self.request_since.store(0, Ordering::Relaxed);
+        self.active.store(now, Ordering::Relaxed);
         self.set_state(State::Starting);
     }
 
@@ -193,7 +202,7 @@ impl Row {
     }
 
     /// The request enters the application. `line` is the start of the head.
-    pub fn begin_request(&self, line: &[u8], now: Nanos) {
+    pub fn begin_request(&self, line: &[u8], now: Nanos, deadline: Nanos) {
         let line = &line[..line.len().min(LINE_BYTES)];
         let (words, rest) = line.as_chunks::<8>();
         for (cell, word) in self.line.iter().zip(words) {
@@ -205,6 +214,7 @@ impl Row {
             self.line[words.len()].store(u64::from_ne_bytes(word), Ordering::Relaxed);
         }
         self.line_length.store(line.len() as u32, Ordering::Relaxed);
+        self.set_deadline(deadline);
         self.request_since.store(now, Ordering::Relaxed);
         self.set_state(State::Running);
         self.count(Counter::Requests, 1);
@@ -214,6 +224,23 @@ impl Row {
         let since = self.request_since.load(Ordering::Relaxed);
         self.latency.record(now.saturating_sub(since));
         self.request_since.store(0, Ordering::Relaxed);
+        self.active.store(now, Ordering::Relaxed);
+    }
+
+    pub fn deadline(&self) -> Nanos {
+        self.deadline.load(Ordering::Relaxed)
+    }
+
+    pub fn set_deadline(&self, deadline: Nanos) {
+        self.deadline.store(deadline, Ordering::Relaxed);
+    }
+
+    /// Since when nothing has been asked of the worker; `None` while a request runs.
+    pub fn idle_since(&self) -> Option<Nanos> {
+        match self.request_since() {
+            Some(_) => None,
+            None => Some(self.active.load(Ordering::Relaxed)),
+        }
     }
 
     /// Since when a request runs, if one does.
@@ -252,14 +279,14 @@ mod tests {
         let board = Scoreboard::create(2).unwrap();
         let row = board.row(1);
         row.begin(1);
-        row.begin_request(b"GET /a/b?c HTTP/1.1\r\nHost: x\r\n\r\n", 5);
+        row.begin_request(b"GET /a/b?c HTTP/1.1\r\nHost: x\r\n\r\n", 5, 9);
         assert_eq!(row.request_line(), "GET /a/b?c HTTP/1.1");
         assert_eq!(row.request_since(), Some(5));
         row.end_request(9);
         assert_eq!(row.request_since(), None);
-        row.begin_request(&[b'x'; 1000], 10);
+        row.begin_request(&[b'x'; 1000], 10, 11);
         assert_eq!(row.request_line(), "x".repeat(LINE_BYTES));
-        row.begin_request(b"\x1b[2J\0", 10);
+        row.begin_request(b"\x1b[2J\0", 10, 11);
         assert_eq!(row.request_line(), "?[2J?");
         assert_eq!(row.counter(Counter::Requests), 3);
         assert_eq!(row.latency().count(), 1);

@@ -83,7 +83,7 @@ mod tests {
         totals.add(&board);
         assert_eq!(totals.to_string(), "0 requests, 0 connections");
         for row in board.rows() {
-            row.begin_request(b"GET /", 0);
+            row.begin_request(b"GET /", 0, 1);
             row.end_request(2_500_000);
             row.count(Counter::Connections, 2);
             row.count_status(404);

@@ -9,16 +9,16 @@
 
 #![forbid(unsafe_code)]
 
-use super::generation::{Generation, Said, Stage, cpus, nanos};
-use crate::config::Settings;
+use super::generation::{Generation, Said, Stage};
+use crate::config::{Settings, Workers};
 use crate::error::{Error, Exit, Result};
 use crate::link::Purpose;
 use crate::log;
 use crate::net::{self, Listener};
 use crate::schedule::{Backoff, STABLE};
 use crate::scoreboard::Totals;
-use crate::sys::clock::{MILLISECOND, Nanos};
-use crate::sys::process::Ended;
+use crate::sys::clock::{MILLISECOND, Nanos, nanos};
+use crate::sys::process::{Ended, cpus};
 
 /// What the supervisor has to know of a step.
 #[derive(Debug)]
@@ -154,7 +154,7 @@ impl App {
             "serving {} on {} with {} (Python {}, generation {}, {} ms)",
             self.settings.target,
             net::serves(&self.listeners),
-            workers(self.settings.workers.resolve(cpus()).max),
+            workers(self.settings.workers.resolve(cpus())),
             printable(python),
             generation.number,
             generation.millis_since_start(now),
@@ -246,10 +246,11 @@ impl App {
     }
 }
 
-fn workers(count: u32) -> String {
-    match count {
-        1 => "1 worker".into(),
-        _ => format!("{count} workers"),
+fn workers(pool: Workers) -> String {
+    match (pool.min, pool.max) {
+        (1, 1) => "1 worker".into(),
+        (min, max) if min == max => format!("{min} workers"),
+        (min, max) => format!("{min} to {max} workers"),
     }
 }
 

@@ -12,8 +12,9 @@ use crate::error::{Error, Result};
 use crate::link::{self, Assignment, Order, Purpose, Report, VERSION};
 use crate::log;
 use crate::net::Listener;
+use crate::schedule::Pool;
 use crate::scoreboard::Scoreboard;
-use crate::sys::clock::{MILLISECOND, Nanos, SECOND};
+use crate::sys::clock::{MILLISECOND, Nanos, SECOND, nanos};
 use crate::sys::process::{self, Child, Ended};
 use crate::sys::seqpacket::{Channel, Received};
 
@@ -62,9 +63,9 @@ impl Generation {
         purpose: Purpose,
         now: Nanos,
     ) -> Result<Self> {
-        let workers = settings.workers.resolve(cpus()).max as usize;
+        let most = settings.workers.resolve(process::cpus()).max as usize;
         let refused = |what: &str, error: std::io::Error| Error::io(what, &error);
-        let scoreboard = Scoreboard::create(workers)
+        let scoreboard = Scoreboard::create(Pool::slots_for(most))
             .map_err(|error| refused("cannot create the scoreboard", error))?;
         let (channel, theirs) = Channel::pair()
             .map_err(|error| refused("cannot create a channel to the master", error))?;
@@ -72,7 +73,6 @@ impl Generation {
             version: VERSION.into(),
             purpose,
             generation: number,
-            workers,
             settings: settings.clone(),
             listeners: listeners.iter().map(Listener::spec).collect(),
             scoreboard: scoreboard.as_fd().as_raw_fd(),
@@ -186,12 +186,4 @@ impl Generation {
     pub fn millis_since_start(&self, now: Nanos) -> u64 {
         now.saturating_sub(self.started) / MILLISECOND
     }
-}
-
-pub fn cpus() -> usize {
-    std::thread::available_parallelism().map_or(1, Into::into)
-}
-
-pub fn nanos(duration: std::time::Duration) -> Nanos {
-    Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX / 2)
 }

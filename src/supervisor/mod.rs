@@ -21,12 +21,12 @@ use crate::error::{Error, Exit, Result};
 use crate::link::Purpose;
 use crate::log;
 use crate::net;
-use crate::sys::clock::{self, Nanos};
+use crate::sys::clock::{self, Nanos, nanos};
 use crate::sys::notify::Notifier;
 use crate::sys::signal::Inbox;
 use crate::sys::title;
 use app::{App, News};
-use generation::{Generation, Said, nanos};
+use generation::{Generation, Said};
 
 /// The program `rswsgi`: the only place where errors become messages and exit statuses.
 pub fn main() -> ExitCode {

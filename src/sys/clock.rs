@@ -13,6 +13,11 @@ fn read(clock: ClockId) -> Nanos {
     now.tv_sec() as u64 * SECOND + now.tv_nsec() as u64
 }
 
+/// A duration in our unit; the longest ones are cut so that sums with a time do not overflow.
+pub fn nanos(duration: std::time::Duration) -> Nanos {
+    Nanos::try_from(duration.as_nanos()).map_or(Nanos::MAX / 4, |n| n.min(Nanos::MAX / 4))
+}
+
 pub fn now() -> Nanos {
     read(ClockId::CLOCK_MONOTONIC)
 }

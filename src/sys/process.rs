@@ -66,7 +66,16 @@ impl Child {
     }
 
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        let (fd, signal) = (self.pidfd.as_raw_fd(), signal as i32);
+        self.send(signal as i32)
+    }
+
+    /// Sends SIGRTMIN plus `offset`.
+    pub fn real_time_signal(&self, offset: i32) -> io::Result<()> {
+        self.send(libc::SIGRTMIN() + offset)
+    }
+
+    fn send(&self, signal: i32) -> io::Result<()> {
+        let fd = self.pidfd.as_raw_fd();
         let info: *const libc::siginfo_t = std::ptr::null();
         // SAFETY: pidfd_send_signal(2) with a null siginfo reads no memory of ours.
         let done = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, info, 0) };
@@ -124,6 +133,26 @@ pub fn spawn(mut command: Command, pass: &[BorrowedFd<'_>]) -> io::Result<Child>
     let child = command.spawn()?;
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
     Child::adopt(Pid::from_raw(pid))
+}
+
+/// CPUs this process may use.
+pub fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, Into::into)
+}
+
+/// Nanoseconds the main thread of a process has spent on a CPU (`/proc/PID/schedstat`).
+pub fn cpu_time(pid: Pid) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    text.split(' ').next()?.parse().ok()
+}
+
+/// Bytes a process does not share with any other (`proc_pid_smaps(5)`). Costs the kernel a walk over
+/// its pages.
+pub fn unique_set_size(pid: Pid) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let private = text.lines().filter(|line| line.starts_with("Private_"));
+    let kib = private.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    Some(kib.sum::<u64>() * 1024)
 }
 
 /// Leaves at once: no destructors, no `atexit`, no flushing of inherited buffers.

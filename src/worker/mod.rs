@@ -29,7 +29,7 @@ use crate::http;
 use crate::log::{self, Throttle};
 use crate::net::Listener;
 use crate::scoreboard::{Counter, Row, State};
-use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND};
+use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND, nanos};
 use crate::sys::orphan;
 use crate::sys::seqpacket::{Channel, Received};
 use crate::sys::signal::Inbox;
@@ -45,8 +45,9 @@ pub const SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGI
 pub mod order {
     pub const DRAIN: &[u8] = b"drain";
     pub const STOP: &[u8] = b"stop";
-    /// The only message in the other direction.
+    /// In the other direction: it serves; it has served as many requests as it is to.
     pub const READY: &[u8] = b"ready";
+    pub const WORN: &[u8] = b"worn";
 }
 
 /// Tokens of the epoll set; connections have the numbers from 0, listeners those from
@@ -82,7 +83,7 @@ pub struct Plan<'a> {
     pub settings: &'a Settings,
     pub listeners: Vec<Listener>,
     pub orders: Channel,
-    pub row: &'a Row,
+    pub row: &'static Row,
 }
 
 /// Whether new connections are taken.
@@ -102,7 +103,7 @@ pub struct Worker<'a> {
     limits: http::Limits,
     temp_dir: PathBuf,
     application: Application,
-    row: &'a Row,
+    row: &'static Row,
     epoll: Epoll,
     listeners: Vec<Listener>,
     accepting: Accepting,
@@ -113,6 +114,10 @@ pub struct Worker<'a> {
     buffer: Vec<u8>,
     /// Bytes of bodies in memory, of all connections.
     held: usize,
+    /// For each request; `Nanos::MAX` for no limit.
+    request_timeout: Nanos,
+    /// Requests until it is to be replaced.
+    requests_left: Option<u64>,
     /// The time of this wake-up.
     now: Nanos,
     unix_seconds: u64,
@@ -147,6 +152,8 @@ impl<'a> Worker<'a> {
             connections: Slab::new(),
             buffer: vec![0; READ],
             held: 0,
+            request_timeout: settings.limits.request_timeout.map_or(Nanos::MAX, nanos),
+            requests_left: lifetime(settings),
             now: clock::now(),
             unix_seconds: clock::unix_seconds(),
             next_sweep: Nanos::MAX,
@@ -252,6 +259,17 @@ impl<'a> Worker<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Asks to be replaced when it has served enough; goes on until it is told to leave.
+    fn wear(&mut self) {
+        if let Some(left) = &mut self.requests_left {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                self.requests_left = None;
+                let _ = self.orders.send(order::WORN);
+            }
+        }
     }
 
     fn take_signals(&mut self) {
@@ -410,8 +428,15 @@ fn clock_or(now: Nanos, until: Option<Nanos>) -> Nanos {
     }
 }
 
-fn nanos(duration: std::time::Duration) -> Nanos {
-    Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX / 2)
+/// Requests a worker serves: the jitter keeps siblings from being replaced together.
+fn lifetime(settings: &Settings) -> Option<u64> {
+    let recycling = &settings.recycling;
+    let jitter = match recycling.max_requests_jitter {
+        0 => 0,
+        // Knuth's multiplicative hash: consecutive process numbers come out far apart.
+        most => u64::from(std::process::id()).wrapping_mul(2_654_435_761) % (most + 1),
+    };
+    recycling.max_requests.map(|n| n.saturating_add(jitter))
 }
 
 pub fn underscores(settings: &Settings) -> http::Underscores {

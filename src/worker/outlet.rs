@@ -15,8 +15,9 @@ use crate::http::response::{
     After, Asked, Body as Sending, Delimiter, Delivery, LAST_CHUNK, Method, ResponseHead,
     chunk_prefix, framing, write_head,
 };
+use crate::sys::clock;
 use crate::sys::socket::{self, Push};
-use crate::wsgi::{Body, Gone, Start, Wire};
+use crate::wsgi::{Body, Gone, Start, Wire, deadline};
 
 /// Bodies up to this size are copied behind their head: one buffer is cheaper than two.
 const COPY: usize = 16 * 1024;
@@ -299,7 +300,10 @@ impl Outlet {
         while self.queued > self.bound {
             let before = self.queued;
             let socket = self.socket.as_fd();
-            match py.detach(|| socket::wait_writable(socket, patience)) {
+            let began = clock::now();
+            let waited = py.detach(|| socket::wait_writable(socket, patience));
+            deadline::postpone(clock::now() - began);
+            match waited {
                 Ok(true) => self.push(py)?,
                 Ok(false) | Err(_) => return Err(Gone),
             }

@@ -8,13 +8,13 @@ use pyo3::prelude::*;
 use super::body::{Body, Failure, Progress, Received, Storage};
 use super::connection::Phase;
 use super::outlet::{Outlet, Verdict};
-use super::{BODIES_IN_MEMORY, LINGER, READ, Worker, nanos};
+use super::{BODIES_IN_MEMORY, LINGER, READ, Worker};
 use crate::http::head::{self, Framing, Head, Parsed};
 use crate::http::response::{self, After, Asked, Method};
 use crate::http::{DateCache, Refusal};
 use crate::log::{self, Allowed};
 use crate::scoreboard::Counter;
-use crate::sys::clock::{self, Nanos};
+use crate::sys::clock::{self, Nanos, nanos};
 use crate::sys::socket;
 use crate::wsgi::{Outcome, Request, RequestBody};
 
@@ -242,7 +242,8 @@ impl Worker<'_> {
         body: RequestBody<'_>,
         used: usize,
     ) -> Step {
-        self.row.begin_request(line, self.now);
+        let deadline = self.now.saturating_add(self.request_timeout);
+        self.row.begin_request(line, self.now, deadline);
         let persists =
             head.keep_alive && self.leave.is_none() && self.settings.limits.keep_alive.is_some();
         let connection = &mut self.connections[id];
@@ -265,6 +266,7 @@ impl Worker<'_> {
             body,
             origin: connection.origin,
             peer: connection.peer(py),
+            deadline,
         };
         let seconds = self.unix_seconds;
         let (wire, status, outcome) = self.application.serve(py, request, outlet, seconds);
@@ -272,6 +274,7 @@ impl Worker<'_> {
         let outlet = wire.downcast::<Outlet>().expect("it is the one we gave");
         self.now = clock::now();
         self.row.end_request(self.now);
+        self.wear();
         self.record(line, status, outcome);
         let connection = &mut self.connections[id];
         connection.outlet = Some(outlet);
@@ -290,6 +293,11 @@ impl Worker<'_> {
                 self.row.count(Counter::Exceptions, 1);
                 let line = printable(line);
                 log::error!("the application failed in {line:?}\n{traceback}");
+            }
+            Outcome::TimedOut(traceback) => {
+                self.row.count(Counter::SoftTimeouts, 1);
+                let line = printable(line);
+                log::error!("the time of {line:?} is up\n{traceback}");
             }
             Outcome::Broken(text) => {
                 self.row.count(Counter::BrokenResponses, 1);

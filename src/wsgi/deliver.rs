@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use super::Outcome;
+use super::deadline::RequestTimeout;
 use super::exchange::{End, Exchange, Refused, as_bytes};
 use super::file::FileWrapper;
 use crate::python;
@@ -32,8 +33,13 @@ pub fn deliver(py: Python<'_>, exchange: &Exchange, result: PyResult<Bound<'_, P
 
 /// Ends a response whose application raised.
 pub fn fail(py: Python<'_>, exchange: &Exchange, error: &PyErr) -> Outcome {
-    exchange.fail(py);
-    Outcome::Failed(python::traceback(py, error))
+    let traceback = python::traceback(py, error);
+    if error.is_instance_of::<RequestTimeout>(py) {
+        exchange.fail(py, 504);
+        return Outcome::TimedOut(traceback);
+    }
+    exchange.fail(py, 500);
+    Outcome::Failed(traceback)
 }
 
 fn transmit(

@@ -7,12 +7,14 @@
 use std::fs::File;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyDict, PyFloat, PyString};
 
+use super::deadline::seconds;
 use super::file::FileWrapper;
 use crate::http::target::{percent_decode, split_host};
 use crate::http::{Head, Version};
 use crate::python::latin1;
+use crate::sys::clock::Nanos;
 
 pub use crate::http::Underscores as UnderscoreFields;
 
@@ -59,6 +61,8 @@ pub struct Request<'a> {
     /// Index of the listener.
     pub origin: usize,
     pub peer: &'a Peer,
+    /// When the response has to be complete, of the monotonic clock.
+    pub deadline: Nanos,
 }
 
 /// Keys that every request sets; those it shares with the template stand there too.
@@ -76,6 +80,7 @@ struct Keys {
     remote_port: Py<PyString>,
     content_length: Py<PyString>,
     wsgi_input: Py<PyString>,
+    deadline: Py<PyString>,
     http_host: Py<PyString>,
 }
 
@@ -126,6 +131,7 @@ impl Builder {
             remote_port: key("REMOTE_PORT"),
             content_length: key("CONTENT_LENGTH"),
             wsgi_input: key("wsgi.input"),
+            deadline: key("rswsgi.deadline"),
             http_host: key("HTTP_HOST"),
         };
         let values = Values {
@@ -164,6 +170,7 @@ impl Builder {
             body,
             origin,
             peer,
+            deadline,
         } = request;
         let (origin, template) = &self.templates[origin];
         let environ = template.bind(py).copy()?;
@@ -223,6 +230,9 @@ impl Builder {
             };
             set(&keys.server_port, &port)?;
         }
+
+        let deadline = PyFloat::new(py, seconds(deadline));
+        environ.set_item(keys.deadline.bind(py), deadline)?;
 
         self.names.new_request();
         let careful = head.has_underscores && self.underscores == UnderscoreFields::Keep;
@@ -299,7 +309,7 @@ fn template(py: Python<'_>, origin: &Origin, keys: &Keys) -> PyResult<Py<PyDict>
     };
     environ.set_item(keys.server_name.bind(py), text(name))?;
     environ.set_item(keys.server_port.bind(py), text(&port))?;
-    // Placeholders: the copy is to have its final size (22 keys make a table for 42).
+    // Placeholders: the copy is to have its final size (over 21 keys make a table for 42).
     for key in [
         &keys.request_method,
         &keys.path_info,
@@ -310,6 +320,7 @@ fn template(py: Python<'_>, origin: &Origin, keys: &Keys) -> PyResult<Py<PyDict>
         &keys.remote_addr,
         &keys.remote_port,
         &keys.wsgi_input,
+        &keys.deadline,
     ] {
         environ.set_item(key.bind(py), text(""))?;
     }

@@ -288,7 +288,7 @@ impl Exchange {
     }
 
     /// Replaces a response of which nothing has been sent by an error page, or cuts it.
-    pub fn fail(&self, py: Python<'_>) {
+    pub fn fail(&self, py: Python<'_>, status: u16) {
         let mut state = self.own();
         if state.phase == Phase::Sent {
             if !state.ended {
@@ -296,13 +296,13 @@ impl Exchange {
             }
             return;
         }
-        let line = b"500 Internal Server Error";
-        let page = b"500 Internal Server Error\n";
+        let line = format!("{status} {}", response::reason(status));
+        let page = format!("{line}\n");
         let length = page.len() as u64;
         let response = &mut state.response;
         response.clear();
-        response.status = 500;
-        response.status_line.extend_from_slice(line);
+        response.status = status;
+        response.status_line.extend_from_slice(line.as_bytes());
         response::write_field(
             &mut response.fields,
             b"Content-Type",
@@ -311,7 +311,7 @@ impl Exchange {
         response.declared_length = Some(length);
         state.phase = Phase::Started;
         state.sent = 0;
-        let _ = state.transmit(py, Body::Plain(page), length, End::Here);
+        let _ = state.transmit(py, Body::Plain(page.as_bytes()), length, End::Here);
     }
 }
 

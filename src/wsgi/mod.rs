@@ -3,6 +3,7 @@
 //! A front end gives a [`Request`] and a [`Wire`] to [`Application::serve`] and gets the wire back
 //! with the [`Outcome`]. One request runs at a time; nothing here knows of sockets or event loops.
 
+pub mod deadline;
 mod deliver;
 mod environ;
 mod exchange;
@@ -27,6 +28,8 @@ pub enum Outcome {
     /// The application raised; the text is its traceback. The client got a 500, or a cut response
     /// when some of it had been sent.
     Failed(String),
+    /// The same, by `RequestTimeout`; the client got a 504.
+    TimedOut(String),
     /// The application broke a rule of its own response (too many or too few bytes).
     Broken(String),
 }
