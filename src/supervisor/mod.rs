@@ -15,15 +15,17 @@ use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use crate::config::{self, Invocation, Settings};
 use crate::error::{Error, Exit, Result};
 use crate::link::Purpose;
 use crate::log;
 use crate::net;
-use crate::sys::clock::{self, Nanos, nanos};
+use crate::sys::clock::{self, Nanos, SECOND, nanos};
 use crate::sys::notify::Notifier;
-use crate::sys::signal::Inbox;
+use crate::sys::process;
+use crate::sys::signal::{self, Inbox};
 use crate::sys::title;
 use app::{App, News};
 use generation::{Generation, Said};
@@ -67,11 +69,11 @@ fn check(settings: &Settings) -> Result<()> {
         let said = generation.hear();
         match said {
             Said::Ready { python } => {
-                wait_for(&generation, deadline);
+                dismiss(&mut generation);
                 return print(&format!("{}: ok (Python {python})\n", settings.target));
             }
             Said::Failed { reason, traceback } => {
-                wait_for(&generation, deadline);
+                dismiss(&mut generation);
                 let message = format!("cannot serve {}: {reason}\n{traceback}", settings.target);
                 return Err(Error::new(Exit::Config, message.trim_end()));
             }
@@ -95,8 +97,15 @@ fn check(settings: &Settings) -> Result<()> {
     }
 }
 
-fn wait_for(generation: &Generation, deadline: Nanos) {
-    while generation.try_reap().is_none() && clock::now() < deadline {
+/// Gives a checked master a moment for its `atexit` functions.
+fn dismiss(generation: &mut Generation) {
+    let deadline = clock::now() + SECOND;
+    while generation.try_reap().is_none() {
+        let now = clock::now();
+        if now >= deadline {
+            generation.kill(now);
+            return;
+        }
         let mut fds = [PollFd::new(generation.child.as_fd(), PollFlags::POLLIN)];
         sleep(&mut fds, clock::now(), Some(deadline));
     }
@@ -126,6 +135,8 @@ struct Supervisor {
 }
 
 fn serve(settings: Settings) -> Result<()> {
+    signal::start_clean()
+        .map_err(|error| Error::io("cannot reset inherited signal dispositions", &error))?;
     title::release_environment();
     title::set("rswsgi", "rswsgi: supervisor");
     let signals = Inbox::hooked(&[
@@ -133,6 +144,8 @@ fn serve(settings: Settings) -> Result<()> {
         Signal::SIGQUIT,
         Signal::SIGINT,
         Signal::SIGHUP,
+        // Our own children tell by pidfd; this is for those of others.
+        Signal::SIGCHLD,
     ])
     .map_err(|error| Error::io("cannot install signal handlers", &error))?;
     let variable = |name: &str| std::env::var_os(name);
@@ -181,6 +194,7 @@ impl Supervisor {
                     None => {}
                 }
             }
+            process::reap_strangers(|pid| self.is_own(pid));
             if self.course != Course::Serving && self.apps.iter().all(App::is_gone) {
                 break;
             }
@@ -207,6 +221,11 @@ impl Supervisor {
         }
         let until = self.apps.iter().filter_map(App::wake_at).min();
         sleep(&mut fds, clock::now(), until);
+    }
+
+    fn is_own(&self, pid: Pid) -> bool {
+        let mut generations = self.apps.iter().flat_map(|app| &app.generations);
+        generations.any(|generation| generation.child.pid() == pid)
     }
 
     fn obey(&mut self, signal: Signal, now: Nanos) {

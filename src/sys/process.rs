@@ -108,15 +108,15 @@ impl AsFd for Child {
 }
 
 /// Starts `command` with the descriptors `pass` left open in it under the same numbers, default
-/// signal dispositions, an empty signal mask, and SIGTERM when this thread dies.
+/// signal dispositions, an empty signal mask, and SIGKILL when this thread dies.
 pub fn spawn(mut command: Command, pass: &[BorrowedFd<'_>]) -> io::Result<Child> {
     let pass: Vec<RawFd> = pass.iter().map(|fd| fd.as_raw_fd()).collect();
     let parent = nix::unistd::getpid();
     let prepare = move || {
         super::signal::reset_all();
-        nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
         if nix::unistd::getppid() != parent {
-            return Err(io::Error::other("the parent is gone"));
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
         for &fd in &pass {
             // SAFETY: fcntl(2) on a descriptor number reads no memory of ours; the descriptor is
@@ -128,11 +128,31 @@ pub fn spawn(mut command: Command, pass: &[BorrowedFd<'_>]) -> io::Result<Child>
         Ok(())
     };
     // SAFETY: between fork and exec `prepare` makes system calls only; it neither allocates nor
-    // takes a lock (the error of a lost parent is a path on which the child ends anyway).
+    // takes a lock.
     unsafe { command.pre_exec(prepare) };
     let child = command.spawn()?;
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
     Child::adopt(Pid::from_raw(pid))
+}
+
+/// Waits for children that have ended and that nobody here has started: orphans that the first process
+/// of a container inherits, and children of whoever executed this program. `is_own`: waited for by
+/// pidfd; while such a one has ended and was not, what has ended after it may be left for the next call.
+pub fn reap_strangers(is_own: impl Fn(Pid) -> bool) {
+    loop {
+        // SAFETY: all-zero bytes are a valid siginfo_t.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let peek = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        // SAFETY: waitid(2) fills in `info`, which is valid for the call.
+        let done = unsafe { libc::waitid(libc::P_ALL, 0, &mut info, peek) };
+        // SAFETY: waitid has written a SIGCHLD siginfo, or left the zeros of "nobody has ended".
+        let pid = Pid::from_raw(unsafe { info.si_pid() });
+        if done == -1 || pid.as_raw() == 0 || is_own(pid) {
+            return;
+        }
+        // By a signal that has no name it ends, too: EINVAL, but reaped.
+        let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG);
+    }
 }
 
 /// CPUs this process may use.

@@ -5,6 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 /// A process, told from a later one with the same number by its start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,6 +57,14 @@ impl Pid {
             .collect()
     }
 
+    /// How many children have exited and were not waited for.
+    pub fn zombies(self) -> usize {
+        let stats = numbers().filter_map(Stat::read);
+        stats
+            .filter(|stat| stat.parent == self.number && stat.state == 'Z')
+            .count()
+    }
+
     /// Children, their children, and so on.
     pub fn descendants(self) -> Vec<Pid> {
         let mut found = self.children();
@@ -83,6 +92,17 @@ impl Pid {
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
         Some(value.trim().to_owned())
     }
+
+    /// How long its threads have been running on a CPU (`/proc/PID/task/TID/schedstat`).
+    pub fn run_time(self) -> Duration {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.number));
+        let tasks = tasks.into_iter().flatten().flatten();
+        let nanos = tasks.filter_map(|task| {
+            let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+            text.split_whitespace().next()?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(nanos.sum())
+    }
 }
 
 struct Stat {
@@ -108,9 +128,13 @@ impl Stat {
     }
 }
 
-fn all() -> impl Iterator<Item = Pid> {
+fn numbers() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| Pid::of(entry.file_name().to_str()?.parse().ok()?))
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn all() -> impl Iterator<Item = Pid> {
+    numbers().filter_map(Pid::of)
 }
 
 /// The living processes of one test, wherever they hang in the tree: an environment that holds the

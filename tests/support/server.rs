@@ -61,6 +61,8 @@ pub struct Server {
     target: Option<String>,
     workers: Option<String>,
     args: Vec<OsString>,
+    wrapper: Vec<OsString>,
+    under: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     unset: Vec<OsString>,
     python: Option<PathBuf>,
@@ -79,6 +81,8 @@ impl Server {
             target: None,
             workers: Some("1".into()),
             args: Vec::new(),
+            wrapper: Vec::new(),
+            under: Vec::new(),
             env: Vec::new(),
             unset: Vec::new(),
             python: Some(python::default().path),
@@ -98,6 +102,18 @@ impl Server {
 
     pub fn workers(mut self, workers: u32) -> Server {
         self.workers = Some(workers.to_string());
+        self
+    }
+
+    /// An elastic pool: `MIN..MAX`.
+    pub fn pool(mut self, bounds: &str) -> Server {
+        self.workers = Some(bounds.into());
+        self
+    }
+
+    /// Runs the server by way of another program, which becomes the parent of all (`unshare --fork`).
+    pub fn within(mut self, wrapper: &[&str]) -> Server {
+        self.wrapper = wrapper.iter().map(|word| (*word).into()).collect();
         self
     }
 
@@ -124,6 +140,12 @@ impl Server {
 
     pub fn unset(mut self, name: &str) -> Server {
         self.unset.push(name.into());
+        self
+    }
+
+    /// Starts the server by a command that replaces itself with its last arguments (`nice`, `sh -c 'exec "$@"' sh`).
+    pub fn under<const N: usize>(mut self, command: [&str; N]) -> Server {
+        self.under = command.map(OsString::from).into();
         self
     }
 
@@ -199,6 +221,11 @@ impl Server {
         if let Err(reason) = ready {
             running.fail(&reason);
         }
+        if running.wrapped {
+            let inside = running.supervisor.children();
+            assert_eq!(inside.len(), 1, "the wrapper runs the server: {inside:?}");
+            running.supervisor = inside[0];
+        }
         running
     }
 
@@ -252,6 +279,7 @@ impl Server {
         drop(command); // its ends of the pipes and its copies of the listeners
         let supervisor = Pid::of_child(child.id().cast_signed());
         Running {
+            wrapped: !self.wrapper.is_empty(),
             log: Log::follow(log_end, &self.dir.0.join("stderr")),
             stdout: Log::follow(out_end, &self.dir.0.join("stdout")),
             child,
@@ -310,21 +338,24 @@ impl Server {
 
     fn rswsgi(&self) -> Command {
         let program = env!("CARGO_BIN_EXE_rswsgi");
-        let mut command = match &self.sockets {
+        let mut words = self.wrapper.clone();
+        if let Sockets::Passed(_) = &self.sockets {
+            // sd_listen_fds(3): LISTEN_PID is the process that serves, known only once it exists.
+            words.extend(["sh", "-c", "export LISTEN_PID=$$; exec \"$@\"", "sh"].map(Into::into));
+        }
+        words.extend(self.under.iter().cloned());
+        words.push(program.into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        match &self.sockets {
             Sockets::Passed(passed) => {
-                // sd_listen_fds(3): LISTEN_PID is the process that serves, known only once it exists.
-                let mut command = Command::new("sh");
-                command.args(["-c", "export LISTEN_PID=$$; exec \"$@\"", "sh", program]);
                 command.env("LISTEN_FDS", passed.len().to_string());
-                command
             }
             Sockets::Bound(bound) => {
-                let mut command = Command::new(program);
                 command.env_remove("LISTEN_FDS");
                 command.args(bound.iter().flat_map(|address| ["--bind", address]));
-                command
             }
-        };
+        }
         if let Some(workers) = &self.workers {
             command.args(["--workers", workers]);
         }
@@ -427,6 +458,7 @@ pub struct Running {
     /// As systemd would, it listens for the whole life of the server.
     notify: UnixDatagram,
     supervisor: Pid,
+    wrapped: bool,
     status: Option<ExitStatus>,
     checked: bool,
     command: String,
@@ -542,6 +574,14 @@ impl Running {
             workers.sort();
             (Some(workers.len()) == self.workers).then_some(workers)
         })
+    }
+
+    /// The workers there are now, of all masters, however many, in the order of their process numbers.
+    pub fn crew(&self) -> Vec<Pid> {
+        let masters = self.supervisor.children().into_iter();
+        let mut workers: Vec<Pid> = masters.flat_map(Pid::children).collect();
+        workers.sort();
+        workers
     }
 
     /// More pieces that lines about errors may have, for what a test provokes on the way.
