@@ -7,6 +7,7 @@ mod frameworks;
 mod http;
 mod layering;
 mod limits;
+mod memory;
 mod pools;
 mod processes;
 mod regressions;
