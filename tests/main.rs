@@ -3,6 +3,7 @@
 //! Each test starts its own server and ends with nothing left of it: see `support`.
 
 mod elf;
+mod frameworks;
 mod http;
 mod layering;
 mod limits;

@@ -521,6 +521,11 @@ impl Running {
         &self.addresses[0]
     }
 
+    /// The listeners that were passed, in order.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
     /// A connection to the first listener.
     #[track_caller]
     pub fn connect(&self) -> Client {
