@@ -164,7 +164,7 @@ fn a_thread_in_write_does_not_hold_up_the_worker_for_ever() {
     paused.head(crate::support::client::Asked::Plain);
     paused.raw(100_000); // the thread is in write(), which is far from its end
     gate.open();
-    server.log.wait_for("another thread is sending");
+    server.notes.expect("over"); // and now the request ends
     drop(paused);
     let worker = worker(&server);
     assert_serves_on(&server, worker);
