@@ -5,6 +5,9 @@
 mod elf;
 mod http;
 mod layering;
+mod limits;
+mod memory;
+mod pools;
 mod processes;
 mod regressions;
 mod start;

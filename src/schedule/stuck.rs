@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Time during which this process itself was suspended does not count: nobody is killed for the
-//! machine's nap.
+//! machine's nap. How long it was is not known, only that it went beyond the wake-up that had been
+//! asked for, so a request that sat through it gets its whole time again.
 
 #![forbid(unsafe_code)]
 
@@ -47,6 +48,8 @@ enum Done {
 #[derive(Debug, Clone, Copy, Default)]
 struct Case {
     since: Nanos,
+    /// The time limit that it is about: one that was moved meanwhile is another.
+    deadline: Nanos,
     done: Done,
 }
 
@@ -54,8 +57,8 @@ struct Case {
 pub struct Watch {
     kill_timeout: Nanos,
     cases: Vec<Case>,
-    /// Requests that began before the first get the second as additional time.
-    nap: (Nanos, Nanos),
+    /// When this process woke from its last suspension.
+    woken: Nanos,
     asked_for: Option<Nanos>,
 }
 
@@ -64,7 +67,7 @@ impl Watch {
         Self {
             kill_timeout,
             cases: vec![Case::default(); slots],
-            nap: (0, 0),
+            woken: 0,
             asked_for: None,
         }
     }
@@ -79,16 +82,24 @@ impl Watch {
         if let Some(asked) = self.asked_for.take()
             && now.saturating_sub(asked) > NAP
         {
-            let lost = now - asked;
-            // Naps that follow each other add up for those that sat through both.
-            self.nap = (now, self.nap.1.saturating_add(lost));
+            self.woken = now;
         }
     }
 
-    fn allowance(&self, since: Nanos) -> Nanos {
-        match since < self.nap.0 {
-            true => self.nap.1,
-            false => 0,
+    fn deadline(&self, running: Running) -> Nanos {
+        let Running { since, deadline } = running;
+        match since < self.woken {
+            true => self.woken.saturating_add(deadline.saturating_sub(since)),
+            false => deadline,
+        }
+    }
+
+    /// What has been done about a request whose time limit is `deadline`.
+    fn done(&self, slot: usize, since: Nanos, deadline: Nanos) -> Done {
+        let case = self.cases[slot];
+        match (case.since, case.deadline) == (since, deadline) {
+            true => case.done,
+            false => Done::Nothing,
         }
     }
 
@@ -98,22 +109,12 @@ impl Watch {
             self.cases[slot] = Case::default();
             return None;
         };
-        let deadline = running
-            .deadline
-            .saturating_add(self.allowance(running.since));
-        let case = &mut self.cases[slot];
-        if case.since != running.since {
-            *case = Case {
-                since: running.since,
-                done: Done::Nothing,
-            };
-        }
+        let deadline = self.deadline(running);
+        let before = self.done(slot, running.since, deadline);
         if now < deadline {
-            // It was given more time after it had been told.
-            case.done = Done::Nothing;
             return None;
         }
-        let (done, action) = match case.done {
+        let (done, action) = match before {
             Done::Nothing => (Done::Told, Action::Tell),
             Done::Told if now >= deadline.saturating_add(self.kill_timeout) => {
                 (Done::Dumped { at: now }, Action::Dump)
@@ -121,21 +122,18 @@ impl Watch {
             Done::Dumped { at } if now >= at + DUMP => (Done::Killed, Action::Kill),
             _ => return None,
         };
-        case.done = done;
+        self.cases[slot] = Case {
+            since: running.since,
+            deadline,
+            done,
+        };
         Some(action)
     }
 
     /// When something will have to be done about it, if it goes on like this.
     pub fn wake_at(&self, slot: usize, running: Running) -> Option<Nanos> {
-        let deadline = running
-            .deadline
-            .saturating_add(self.allowance(running.since));
-        let case = self.cases[slot];
-        let done = match case.since == running.since {
-            true => case.done,
-            false => Done::Nothing,
-        };
-        match done {
+        let deadline = self.deadline(running);
+        match self.done(slot, running.since, deadline) {
             Done::Nothing => Some(deadline),
             Done::Told => Some(deadline.saturating_add(self.kill_timeout)),
             Done::Dumped { at } => Some(at + DUMP),
@@ -222,15 +220,37 @@ mod tests {
     }
 
     #[test]
-    fn a_suspension_does_not_count() {
+    fn more_time_between_two_looks_counts_too() {
         let mut watch = watch();
-        watch.sleep(Some(5 * SECOND));
-        watch.wake(105 * SECOND);
+        watch.judge(0, running(1, 2), 2 * SECOND);
+        assert_eq!(
+            watch.judge(0, running(1, 7), 8 * SECOND),
+            Some(Action::Tell)
+        );
+        let moved = running(1, 9).unwrap();
+        assert_eq!(watch.wake_at(0, moved), Some(9 * SECOND));
+    }
+
+    #[test]
+    fn after_a_suspension_a_request_has_its_whole_time_again() {
+        let mut watch = watch();
         let before = running(1, 10);
+        watch.sleep(Some(10 * SECOND));
+        watch.wake(105 * SECOND);
         assert_eq!(watch.judge(0, before, 105 * SECOND), None);
-        assert_eq!(watch.judge(0, before, 110 * SECOND), Some(Action::Tell));
+        assert_eq!(watch.wake_at(0, before.unwrap()), Some(114 * SECOND));
+        assert_eq!(watch.judge(0, before, 114 * SECOND), Some(Action::Tell));
         let after = running(106, 110);
         assert_eq!(watch.judge(0, after, 110 * SECOND), Some(Action::Tell));
+    }
+
+    #[test]
+    fn a_suspension_before_the_kill_starts_the_case_again() {
+        let mut watch = watch();
+        watch.judge(0, running(1, 10), 10 * SECOND);
+        watch.sleep(Some(15 * SECOND));
+        watch.wake(60 * SECOND);
+        assert_eq!(watch.judge(0, running(1, 10), 60 * SECOND), None);
     }
 
     #[test]

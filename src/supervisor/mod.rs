@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use crate::config::{self, Invocation, Settings};
 use crate::error::{Error, Exit, Result};
@@ -23,6 +24,7 @@ use crate::log;
 use crate::net;
 use crate::sys::clock::{self, Nanos, SECOND, nanos};
 use crate::sys::notify::Notifier;
+use crate::sys::process;
 use crate::sys::signal::{self, Inbox};
 use crate::sys::title;
 use app::{App, News};
@@ -142,6 +144,8 @@ fn serve(settings: Settings) -> Result<()> {
         Signal::SIGQUIT,
         Signal::SIGINT,
         Signal::SIGHUP,
+        // Our own children tell by pidfd; this is for those of others.
+        Signal::SIGCHLD,
     ])
     .map_err(|error| Error::io("cannot install signal handlers", &error))?;
     let variable = |name: &str| std::env::var_os(name);
@@ -190,6 +194,7 @@ impl Supervisor {
                     None => {}
                 }
             }
+            process::reap_strangers(|pid| self.is_own(pid));
             if self.course != Course::Serving && self.apps.iter().all(App::is_gone) {
                 break;
             }
@@ -216,6 +221,11 @@ impl Supervisor {
         }
         let until = self.apps.iter().filter_map(App::wake_at).min();
         sleep(&mut fds, clock::now(), until);
+    }
+
+    fn is_own(&self, pid: Pid) -> bool {
+        let mut generations = self.apps.iter().flat_map(|app| &app.generations);
+        generations.any(|generation| generation.child.pid() == pid)
     }
 
     fn obey(&mut self, signal: Signal, now: Nanos) {

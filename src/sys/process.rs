@@ -135,6 +135,26 @@ pub fn spawn(mut command: Command, pass: &[BorrowedFd<'_>]) -> io::Result<Child>
     Child::adopt(Pid::from_raw(pid))
 }
 
+/// Waits for children that have ended and that nobody here has started: orphans that the first process
+/// of a container inherits, and children of whoever executed this program. `is_own`: waited for by
+/// pidfd; while such a one has ended and was not, what has ended after it may be left for the next call.
+pub fn reap_strangers(is_own: impl Fn(Pid) -> bool) {
+    loop {
+        // SAFETY: all-zero bytes are a valid siginfo_t.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let peek = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        // SAFETY: waitid(2) fills in `info`, which is valid for the call.
+        let done = unsafe { libc::waitid(libc::P_ALL, 0, &mut info, peek) };
+        // SAFETY: waitid has written a SIGCHLD siginfo, or left the zeros of "nobody has ended".
+        let pid = Pid::from_raw(unsafe { info.si_pid() });
+        if done == -1 || pid.as_raw() == 0 || is_own(pid) {
+            return;
+        }
+        // By a signal that has no name it ends, too: EINVAL, but reaped.
+        let _ = waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG);
+    }
+}
+
 /// CPUs this process may use.
 pub fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, Into::into)

@@ -190,7 +190,7 @@ impl Client {
     }
 
     /// True when something can be read, be it the end.
-    fn has_answer(&self) -> bool {
+    pub fn has_answer(&self) -> bool {
         let fd = match &self.stream {
             Stream::Tcp(stream) => stream.as_fd(),
             Stream::Unix(stream) => stream.as_fd(),
@@ -285,16 +285,23 @@ impl Client {
         Ok(length)
     }
 
-    #[track_caller]
-    fn fill_or_panic(&mut self, reading: &str) {
+    /// At least one byte more; an end in the middle of `reading` is an error.
+    fn fill_more(&mut self, reading: &str) -> std::io::Result<()> {
         match self.fill() {
-            Ok(0) => panic!(
-                "the connection ended while reading {reading}; had {}",
-                self.shown()
-            ),
-            Ok(_) => {}
-            Err(error) => panic!("{error} while reading {reading}; had {}", self.shown()),
+            Ok(0) => {
+                let text = format!("the connection ended while reading {reading}");
+                Err(self.in_vain(ErrorKind::UnexpectedEof, &text))
+            }
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let text = format!("{error} while reading {reading}");
+                Err(self.in_vain(error.kind(), &text))
+            }
         }
+    }
+
+    fn in_vain(&self, kind: ErrorKind, what: &str) -> std::io::Error {
+        std::io::Error::new(kind, format!("{what}; had {}", self.shown()))
     }
 
     fn shown(&self) -> String {
@@ -308,7 +315,7 @@ impl Client {
 
     /// Up to and without the next CR LF; a lone CR or LF is an error of the server.
     #[track_caller]
-    fn line(&mut self, reading: &str) -> String {
+    fn line(&mut self, reading: &str) -> std::io::Result<String> {
         loop {
             if let Some(end) = self.pending.iter().position(|&byte| byte == b'\n') {
                 let line: Vec<u8> = self.pending.drain(..=end).collect();
@@ -316,18 +323,17 @@ impl Client {
                     .strip_suffix(b"\r")
                     .unwrap_or_else(|| panic!("a bare LF in {reading}: {line:?}"));
                 assert!(!line.contains(&b'\r'), "a bare CR in {reading}: {line:?}");
-                return line.iter().map(|&byte| char::from(byte)).collect(); // Latin-1
+                return Ok(line.iter().map(|&byte| char::from(byte)).collect()); // Latin-1
             }
-            self.fill_or_panic(reading);
+            self.fill_more(reading)?;
         }
     }
 
-    #[track_caller]
-    fn exactly(&mut self, length: usize, reading: &str) -> Vec<u8> {
+    fn exactly(&mut self, length: usize, reading: &str) -> std::io::Result<Vec<u8>> {
         while self.pending.len() < length {
-            self.fill_or_panic(reading);
+            self.fill_more(reading)?;
         }
-        self.pending.drain(..length).collect()
+        Ok(self.pending.drain(..length).collect())
     }
 
     /// One whole final response.
@@ -338,39 +344,56 @@ impl Client {
 
     #[track_caller]
     pub fn response_to(&mut self, asked: Asked) -> Response {
-        let mut response = self.head(asked);
+        expect(self.try_response_to(asked))
+    }
+
+    /// One whole final response, where the server may be gone before its end. A response that is
+    /// wrong, and not only incomplete, is a failure all the same.
+    #[track_caller]
+    pub fn try_response(&mut self) -> std::io::Result<Response> {
+        self.try_response_to(Asked::Plain)
+    }
+
+    #[track_caller]
+    fn try_response_to(&mut self, asked: Asked) -> std::io::Result<Response> {
+        let mut response = self.try_head(asked)?;
         response.body = match response.framing {
             Framing::None => Vec::new(),
-            Framing::Length(length) => self.exactly(length, "a body by Content-Length"),
+            Framing::Length(length) => self.exactly(length, "a body by Content-Length")?,
             Framing::Chunked => {
                 let mut body = Vec::new();
-                while let Some(mut chunk) = self.chunk() {
+                while let Some(mut chunk) = self.try_chunk()? {
                     body.append(&mut chunk);
                 }
                 body
             }
             Framing::UntilEnd => self.read_to_end(),
         };
-        response
+        Ok(response)
     }
 
     /// The head of a final response, checked; the body is read by [`Client::chunk`] and its like.
     #[track_caller]
     pub fn head(&mut self, asked: Asked) -> Response {
-        let mut response = self.any_head();
+        expect(self.try_head(asked))
+    }
+
+    #[track_caller]
+    fn try_head(&mut self, asked: Asked) -> std::io::Result<Response> {
+        let mut response = self.any_head()?;
         assert!(
             response.status >= 200,
             "an interim response that was not asked for: {response:?}"
         );
         check_final(&response);
         response.framing = framing(&response, asked);
-        response
+        Ok(response)
     }
 
     /// An interim (1xx) response.
     #[track_caller]
     pub fn interim(&mut self) -> Response {
-        let response = self.any_head();
+        let response = expect(self.any_head());
         assert!(
             response.status < 200,
             "not an interim response: {response:?}"
@@ -379,8 +402,8 @@ impl Client {
     }
 
     #[track_caller]
-    fn any_head(&mut self) -> Response {
-        let line = self.line("a status line");
+    fn any_head(&mut self) -> std::io::Result<Response> {
+        let line = self.line("a status line")?;
         let (version, rest) = line
             .split_once(' ')
             .unwrap_or_else(|| panic!("status line {line:?}"));
@@ -397,7 +420,7 @@ impl Client {
         );
         let mut fields = Vec::new();
         loop {
-            let line = self.line("a header field");
+            let line = self.line("a header field")?;
             if line.is_empty() {
                 break;
             }
@@ -416,32 +439,37 @@ impl Client {
             );
             fields.push((name.to_owned(), value.trim_matches([' ', '\t']).to_owned()));
         }
-        Response {
+        Ok(Response {
             version: version.into(),
             status: status.parse().expect("three digits"),
             reason: reason.into(),
             fields,
             framing: Framing::None,
             body: Vec::new(),
-        }
+        })
     }
 
     /// The next chunk of a chunked body; nothing after the last one. Trailers are an error: nobody sends any.
     #[track_caller]
     pub fn chunk(&mut self) -> Option<Vec<u8>> {
-        let line = self.line("a chunk size");
+        expect(self.try_chunk())
+    }
+
+    #[track_caller]
+    fn try_chunk(&mut self) -> std::io::Result<Option<Vec<u8>>> {
+        let line = self.line("a chunk size")?;
         let size =
             usize::from_str_radix(&line, 16).unwrap_or_else(|_| panic!("chunk size {line:?}"));
-        let data = self.exactly(size, "a chunk");
-        let end = self.line("the end of a chunk");
+        let data = self.exactly(size, "a chunk")?;
+        let end = self.line("the end of a chunk")?;
         assert!(end.is_empty(), "after a chunk of {size}: {end:?}");
-        (size > 0).then_some(data)
+        Ok((size > 0).then_some(data))
     }
 
     /// At least this many bytes of a body, as they come.
     #[track_caller]
     pub fn raw(&mut self, length: usize) -> Vec<u8> {
-        self.exactly(length, "raw bytes")
+        expect(self.exactly(length, "raw bytes"))
     }
 
     /// Everything up to a regular end of the connection.
@@ -485,6 +513,11 @@ impl Client {
             String::from_utf8_lossy(&rest)
         );
     }
+}
+
+#[track_caller]
+fn expect<T>(read: std::io::Result<T>) -> T {
+    read.unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// RFC 9110 §6.6.1: an origin server with a clock sends one Date.

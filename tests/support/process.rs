@@ -57,6 +57,14 @@ impl Pid {
             .collect()
     }
 
+    /// How many children have exited and were not waited for.
+    pub fn zombies(self) -> usize {
+        let stats = numbers().filter_map(Stat::read);
+        stats
+            .filter(|stat| stat.parent == self.number && stat.state == 'Z')
+            .count()
+    }
+
     /// Children, their children, and so on.
     pub fn descendants(self) -> Vec<Pid> {
         let mut found = self.children();
@@ -120,9 +128,13 @@ impl Stat {
     }
 }
 
-fn all() -> impl Iterator<Item = Pid> {
+fn numbers() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| Pid::of(entry.file_name().to_str()?.parse().ok()?))
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn all() -> impl Iterator<Item = Pid> {
+    numbers().filter_map(Pid::of)
 }
 
 /// The living processes of one test, wherever they hang in the tree: an environment that holds the

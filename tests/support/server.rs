@@ -61,9 +61,10 @@ pub struct Server {
     target: Option<String>,
     workers: Option<String>,
     args: Vec<OsString>,
+    wrapper: Vec<OsString>,
+    under: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     unset: Vec<OsString>,
-    under: Vec<OsString>,
     python: Option<PathBuf>,
     sockets: Sockets,
     expected: Vec<String>,
@@ -80,9 +81,10 @@ impl Server {
             target: None,
             workers: Some("1".into()),
             args: Vec::new(),
+            wrapper: Vec::new(),
+            under: Vec::new(),
             env: Vec::new(),
             unset: Vec::new(),
-            under: Vec::new(),
             python: Some(python::default().path),
             sockets: Sockets::Passed(Vec::new()),
             expected: Vec::new(),
@@ -100,6 +102,18 @@ impl Server {
 
     pub fn workers(mut self, workers: u32) -> Server {
         self.workers = Some(workers.to_string());
+        self
+    }
+
+    /// An elastic pool: `MIN..MAX`.
+    pub fn pool(mut self, bounds: &str) -> Server {
+        self.workers = Some(bounds.into());
+        self
+    }
+
+    /// Runs the server by way of another program, which becomes the parent of all (`unshare --fork`).
+    pub fn within(mut self, wrapper: &[&str]) -> Server {
+        self.wrapper = wrapper.iter().map(|word| (*word).into()).collect();
         self
     }
 
@@ -207,6 +221,11 @@ impl Server {
         if let Err(reason) = ready {
             running.fail(&reason);
         }
+        if running.wrapped {
+            let inside = running.supervisor.children();
+            assert_eq!(inside.len(), 1, "the wrapper runs the server: {inside:?}");
+            running.supervisor = inside[0];
+        }
         running
     }
 
@@ -260,6 +279,7 @@ impl Server {
         drop(command); // its ends of the pipes and its copies of the listeners
         let supervisor = Pid::of_child(child.id().cast_signed());
         Running {
+            wrapped: !self.wrapper.is_empty(),
             log: Log::follow(log_end, &self.dir.0.join("stderr")),
             stdout: Log::follow(out_end, &self.dir.0.join("stdout")),
             child,
@@ -318,26 +338,24 @@ impl Server {
 
     fn rswsgi(&self) -> Command {
         let program = env!("CARGO_BIN_EXE_rswsgi");
-        let mut command = match &self.sockets {
+        let mut words = self.wrapper.clone();
+        if let Sockets::Passed(_) = &self.sockets {
+            // sd_listen_fds(3): LISTEN_PID is the process that serves, known only once it exists.
+            words.extend(["sh", "-c", "export LISTEN_PID=$$; exec \"$@\"", "sh"].map(Into::into));
+        }
+        words.extend(self.under.iter().cloned());
+        words.push(program.into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        match &self.sockets {
             Sockets::Passed(passed) => {
-                // sd_listen_fds(3): LISTEN_PID is the process that serves, known only once it exists.
-                let mut command = Command::new("sh");
-                command.args(["-c", "export LISTEN_PID=$$; exec \"$@\"", "sh"]);
-                command.args(&self.under).arg(program);
                 command.env("LISTEN_FDS", passed.len().to_string());
-                command
             }
             Sockets::Bound(bound) => {
-                let mut words = self.under.iter().map(OsString::as_os_str);
-                let mut command = Command::new(words.next().unwrap_or(program.as_ref()));
-                if !self.under.is_empty() {
-                    command.args(words).arg(program);
-                }
                 command.env_remove("LISTEN_FDS");
                 command.args(bound.iter().flat_map(|address| ["--bind", address]));
-                command
             }
-        };
+        }
         if let Some(workers) = &self.workers {
             command.args(["--workers", workers]);
         }
@@ -440,6 +458,7 @@ pub struct Running {
     /// As systemd would, it listens for the whole life of the server.
     notify: UnixDatagram,
     supervisor: Pid,
+    wrapped: bool,
     status: Option<ExitStatus>,
     checked: bool,
     command: String,
@@ -550,6 +569,14 @@ impl Running {
             workers.sort();
             (Some(workers.len()) == self.workers).then_some(workers)
         })
+    }
+
+    /// The workers there are now, of all masters, however many, in the order of their process numbers.
+    pub fn crew(&self) -> Vec<Pid> {
+        let masters = self.supervisor.children().into_iter();
+        let mut workers: Vec<Pid> = masters.flat_map(Pid::children).collect();
+        workers.sort();
+        workers
     }
 
     /// More pieces that lines about errors may have, for what a test provokes on the way.
