@@ -26,6 +26,8 @@ pub struct Assignment {
     pub version: String,
     pub purpose: Purpose,
     pub generation: u64,
+    /// Whose child the master is; it leaves when that one is gone.
+    pub supervisor: i32,
     pub settings: Settings,
     /// Inherited under the same numbers.
     pub listeners: Vec<ListenerSpec>,

@@ -3,8 +3,12 @@
 
 use std::fmt;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::sys::clock::{Nanos, SECOND};
 
@@ -34,19 +38,50 @@ pub fn set_identity(identity: String) {
     }
 }
 
-/// Writes one entry. A log that cannot be written is no reason to stop serving.
+/// Writes one entry; drops and counts it when nobody reads the log.
 pub fn write(level: Level, text: fmt::Arguments<'_>) {
     let time = humantime::format_rfc3339_millis(SystemTime::now());
     let identity = IDENTITY
         .lock()
         .map_or_else(|_| String::new(), |i| i.clone());
     let text = text.to_string();
-    let entry = format!(
-        "{time} rswsgi: {identity}: {}: {}\n",
-        level.name(),
-        text.trim_end()
-    );
-    let _ = std::io::stderr().write_all(entry.as_bytes());
+    let lost = match LOST.swap(0, Ordering::Relaxed) {
+        0 => String::new(),
+        n => format!("{time} rswsgi: {identity}: warning: {n} entries before this one were lost\n"),
+    };
+    let entry = lost
+        + &format!(
+            "{time} rswsgi: {identity}: {}: {}\n",
+            level.name(),
+            text.trim_end()
+        );
+    if let Err(Full) = put(entry.as_bytes()) {
+        LOST.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Entries that could not be written, of this process.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// How long a full pipe may hold up the process, in milliseconds.
+const PATIENCE: u16 = 20;
+
+struct Full;
+
+/// Writes without waiting for a reader that does not read. What `poll(2)` calls writable takes
+/// PIPE_BUF bytes of a pipe at once (`pipe(7)`).
+fn put(entry: &[u8]) -> Result<(), Full> {
+    const PIPE_BUF: usize = 4096;
+    for piece in entry.chunks(PIPE_BUF) {
+        let stderr = std::io::stderr();
+        let mut fds = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+        match poll(&mut fds, PollTimeout::from(PATIENCE)) {
+            Ok(0) => return Err(Full),
+            // A log that cannot be written is no reason to stop serving.
+            _ => std::io::stderr().write_all(piece).map_err(|_| Full)?,
+        }
+    }
+    Ok(())
 }
 
 /// A panic is a bug of ours: the process says where and ends with SIGABRT, and its parent replaces it.

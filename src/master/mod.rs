@@ -17,13 +17,14 @@ mod workers;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use pyo3::prelude::*;
 
 use crate::config::{self, Settings};
 use crate::link::{self, Assignment, Order, Purpose, Report, VERSION};
 use crate::log;
 use crate::net::{Kind, Listener};
-use crate::python::{Fork, Startup, fork, leave};
+use crate::python::{Fork, Startup, Threads, fork, leave};
 use crate::schedule::Bounds;
 use crate::scoreboard::Scoreboard;
 use crate::sys::clock::{self, MILLISECOND, Nanos};
@@ -60,6 +61,7 @@ enum Turn {
     /// This process is a new worker.
     Worker {
         slot: usize,
+        master: Pid,
         channel: Channel,
         held: Held,
     },
@@ -142,17 +144,28 @@ fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, crate::p
         .map_err(|error| sys_failure("cannot map the scoreboard", &error))?;
     // Ctrl-C reaches the whole foreground process group; what to do about it is the supervisor's
     // decision. TERM still ends a master that imports: it serves nobody yet.
-    let signals = Inbox::installed(&[Signal::SIGINT])
+    // A closing terminal sends HUP to all of it; what the application sets instead stays.
+    let signals = Inbox::installed(&[Signal::SIGINT, Signal::SIGHUP])
         .map_err(|error| sys_failure("cannot install signal handlers", &error))?;
 
+    fd::occupy_standard().map_err(|error| sys_failure("cannot open /dev/null", &error))?;
     let started = clock::now();
+    let master = nix::unistd::getpid();
     let startup = Startup::new(py).map_err(|error| python_failure(py, &error))?;
     let application = load(py, &startup, settings)??;
+    if nix::unistd::getpid() != master {
+        // A child that the application forked at import has come back from there.
+        startup.flush(py);
+        exit_now(0);
+    }
     let import_millis = (clock::now() - started) / MILLISECOND;
 
     signals
         .install(&worker::SIGNALS)
         .map_err(|error| sys_failure("cannot install signal handlers", &error))?;
+    // Until here a lost supervisor meant SIGKILL. Workers are to be drained.
+    orphan::follow(Pid::from_raw(assignment.supervisor), 2 * ORPHAN_GRACE)
+        .map_err(|error| sys_failure("cannot watch the supervisor", &error))?;
     warn_of_threads(py, &startup);
     startup
         .freeze(py)
@@ -215,7 +228,7 @@ impl Master {
         };
         if let Purpose::Check = self.assignment.purpose {
             let _ = link::send(&self.supervisor, &ready);
-            leave(py, &self.startup, 0)
+            leave(py, &self.startup, Threads::Abandon, 0)
         }
         let mut workers = match self.pool() {
             Ok(workers) => workers,
@@ -226,15 +239,16 @@ impl Master {
             }
         };
         match self.supervise(py, &mut workers, ready) {
-            Turn::Left => leave(py, &self.startup, 0),
+            Turn::Left => leave(py, &self.startup, Threads::Abandon, 0),
             Turn::Worker {
                 slot,
+                master,
                 channel,
                 held,
             } => {
                 // The channels to the siblings are theirs and the master's alone.
                 drop(workers);
-                self.work(py, slot, channel, held)
+                self.work(py, (slot, master), channel, held)
             }
         }
     }
@@ -331,11 +345,13 @@ impl Master {
                 return None;
             }
         };
+        let master = nix::unistd::getpid();
         match fork(py, &self.startup) {
             Ok(Fork::Child) => {
                 drop(ours);
                 Some(Turn::Worker {
                     slot,
+                    master,
                     channel: theirs,
                     held,
                 })
@@ -354,7 +370,7 @@ impl Master {
     }
 
     /// The life of a worker, in the child.
-    fn work(self, py: Python<'_>, slot: usize, orders: Channel, held: Held) -> ! {
+    fn work(self, py: Python<'_>, (slot, master): (usize, Pid), orders: Channel, held: Held) -> ! {
         let Master {
             supervisor,
             assignment,
@@ -377,16 +393,21 @@ impl Master {
             let signals = Inbox::installed(&worker::SIGNALS).map_err(|e| e.to_string())?;
             // Only now: a signal held back since before the fork finds the handlers.
             drop(held);
-            orphan::follow(nix::unistd::getppid(), ORPHAN_GRACE).map_err(|e| e.to_string())?;
+            orphan::follow(master, ORPHAN_GRACE).map_err(|e| e.to_string())?;
+            fd::occupy_standard().map_err(|e| e.to_string())?;
             // For the rest of this process's life, and beyond it.
             let row = Box::leak(Box::new(scoreboard)).row(slot);
             row.begin(clock::now());
             deadline::belongs_to(row);
-            let handler = py
-                .import("rswsgi")
-                .and_then(|m| m.getattr("_soft_deadline"));
-            handler
-                .and_then(|handler| startup.obey(py, handler))
+            let hooks = py.import("rswsgi").and_then(|module| {
+                let forked = (
+                    module.getattr("_forked_in_parent")?,
+                    module.getattr("_forked_in_child")?,
+                );
+                Ok((module.getattr("_soft_deadline")?, forked))
+            });
+            hooks
+                .and_then(|(soft_deadline, forked)| startup.obey(py, soft_deadline, forked))
                 .map_err(|error| crate::python::traceback(py, &error))?;
             let origins = origins(&listeners, settings);
             let application =
@@ -402,8 +423,8 @@ impl Master {
             worker.run(py).map_err(|e| e.to_string())
         };
         match run() {
-            Ok(Leave::Drained) => leave(py, &startup, 0),
-            Ok(Leave::Now) => {
+            Ok(Leave::Drained) => leave(py, &startup, Threads::Join, 0),
+            Ok(Leave::Now | Leave::Child) => {
                 startup.flush(py);
                 exit_now(0)
             }

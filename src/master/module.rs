@@ -21,6 +21,17 @@ mod rswsgi {
         module.add("__version__", crate::link::VERSION)
     }
 
+    /// Hooks of `os.register_at_fork`, for forks that the application makes in a worker.
+    #[pyfunction]
+    fn _forked_in_parent() {
+        crate::sys::forks::in_parent();
+    }
+
+    #[pyfunction]
+    fn _forked_in_child() {
+        crate::sys::forks::in_child();
+    }
+
     /// The entry of a master process; of no use to applications.
     #[pyfunction]
     fn _master(py: Python<'_>, channel: i32, version: &str) {

@@ -21,9 +21,25 @@ use crate::sys::seqpacket::{Channel, Received};
 use crate::sys::signal::Inbox;
 use crate::worker::order;
 
+/// The way to a worker.
+enum Line {
+    Open(Channel),
+    /// The worker has closed its end: it ends at any moment, or hangs on its way out.
+    Closed(Nanos),
+}
+
+impl Line {
+    fn open(&self) -> Option<&Channel> {
+        match self {
+            Line::Open(channel) => Some(channel),
+            Line::Closed(_) => None,
+        }
+    }
+}
+
 pub(super) struct Process {
     pub(super) child: Child,
-    channel: Channel,
+    channel: Line,
     /// Told to leave: it is killed at this time.
     leave_by: Option<Nanos>,
 }
@@ -54,6 +70,8 @@ pub struct Workers {
 
 /// After an order to stop at once, for what a worker cannot interrupt.
 const STOP_GRACE: Nanos = 500 * MILLISECOND;
+/// Between the end of a channel and that of its process, usually microseconds.
+const SILENCE: Nanos = 100 * MILLISECOND;
 /// Without a supervisor.
 const ORPHAN_GRACE: Nanos = SECOND;
 
@@ -87,7 +105,7 @@ impl Workers {
         let child = Child::adopt(pid)?;
         self.processes[slot] = Some(Process {
             child,
-            channel,
+            channel: Line::Open(channel),
             leave_by: None,
         });
         Ok(())
@@ -153,18 +171,29 @@ impl Workers {
     }
 
     fn tell_all(&self, word: &[u8]) {
-        for process in self.processes.iter().flatten() {
+        let processes = self.processes.iter().flatten();
+        for channel in processes.filter_map(|process| process.channel.open()) {
             // One that does not take it is ending already.
-            let _ = process.channel.send(word);
+            let _ = channel.send(word);
         }
     }
 
     /// Lets one worker finish and leave.
     pub(super) fn dismiss(&mut self, slot: usize, now: Nanos) {
+        if let Some(process) = &self.processes[slot]
+            && let Some(channel) = process.channel.open()
+        {
+            let _ = channel.send(order::DRAIN);
+        }
+        self.leaves(slot, now);
+    }
+
+    /// A worker is about to leave, for whatever reason: another takes its place at once.
+    fn leaves(&mut self, slot: usize, now: Nanos) {
         self.pool.leaves(slot);
         if let Some(process) = &mut self.processes[slot] {
-            let _ = process.channel.send(order::DRAIN);
-            process.leave_by = Some(now.saturating_add(self.graceful_timeout));
+            let by = now.saturating_add(self.graceful_timeout);
+            process.leave_by.get_or_insert(by);
         }
     }
 
@@ -194,7 +223,7 @@ impl Workers {
         let mut fds = vec![watch(signals.as_fd()), watch(self.crowd.as_fd())];
         for process in self.processes.iter().flatten() {
             fds.push(watch(process.child.as_fd()));
-            fds.push(watch(process.channel.as_fd()));
+            fds.extend(process.channel.open().map(|channel| watch(channel.as_fd())));
         }
         if !self.are_orphaned() {
             fds.push(watch(supervisor.as_fd()));
@@ -221,7 +250,16 @@ impl Workers {
 
     fn wake_at(&self, scoreboard: &Scoreboard, now: Nanos) -> Option<Nanos> {
         let leaving = self.processes.iter().flatten().filter_map(|p| p.leave_by);
+        let silent = self.processes.iter().flatten().filter_map(|p| match p {
+            Process {
+                channel: Line::Closed(since),
+                leave_by: None,
+                ..
+            } => Some(since + SILENCE),
+            _ => None,
+        });
         leaving
+            .chain(silent)
             .chain(self.pool.wake_at())
             .chain(self.crowd.wake_at())
             .chain(self.care_at(&self.care, scoreboard, now))
@@ -235,6 +273,7 @@ impl Workers {
             if self.processes[slot].is_some() {
                 self.hear(slot, listeners, now);
                 self.reap(slot, scoreboard.row(slot), now);
+                self.replace_silent(slot, now);
             }
         }
         match self.mood {
@@ -289,9 +328,17 @@ impl Workers {
     }
 
     fn hear(&mut self, slot: usize, listeners: &[Listener], now: Nanos) {
-        while let Some(process) = &self.processes[slot]
-            && let Ok(Received::Message(message)) = process.channel.receive()
+        while let Some(process) = &mut self.processes[slot]
+            && let Some(channel) = process.channel.open()
         {
+            let message = match channel.receive() {
+                Ok(Received::Message(message)) => message,
+                Ok(Received::Nothing) => return,
+                Ok(Received::Closed) | Err(_) => {
+                    process.channel = Line::Closed(now);
+                    return;
+                }
+            };
             match message.as_slice() {
                 order::READY => {
                     if let Some(old) = self.pool.ready(slot, now) {
@@ -305,8 +352,24 @@ impl Workers {
                     log::info!("worker {slot} has served its number of requests: replacing it");
                     self.pool.wear_out(slot);
                 }
+                order::LEAVING if self.pool.is_serving(slot) => {
+                    log::info!("worker {slot} was told by a signal to leave: replacing it");
+                    self.leaves(slot, now);
+                }
                 _ => {}
             }
+        }
+    }
+
+    /// A worker that has closed its channel and does not end serves nobody any more.
+    fn replace_silent(&mut self, slot: usize, now: Nanos) {
+        if let Some(process) = &self.processes[slot]
+            && let Line::Closed(since) = process.channel
+            && self.pool.is_serving(slot)
+            && now >= since + SILENCE
+        {
+            log::info!("worker {slot} is leaving by itself: replacing it");
+            self.leaves(slot, now);
         }
     }
 

@@ -10,5 +10,5 @@ mod text;
 
 pub use call::{call2, has_length_one, iterate, next, references};
 pub use process::{Fork, fork, leave};
-pub use startup::{Failure, PRINT_STACKS, SOFT_DEADLINE, Startup, traceback};
+pub use startup::{Failure, PRINT_STACKS, SOFT_DEADLINE, Startup, Threads, traceback};
 pub use text::{Native, latin1, native};

@@ -3,7 +3,7 @@
 use nix::unistd::Pid;
 use pyo3::prelude::*;
 
-use super::startup::Startup;
+use super::startup::{Startup, Threads};
 use crate::sys::process::exit_now;
 
 pub enum Fork {
@@ -23,8 +23,8 @@ pub fn fork(py: Python<'_>, startup: &Startup) -> PyResult<Fork> {
 }
 
 /// Leaves as Python would at the end of a script, but without tearing the interpreter down: waits
-/// for non-daemon threads, runs `atexit` functions, flushes the standard streams.
-pub fn leave(py: Python<'_>, startup: &Startup, status: i32) -> ! {
-    startup.finish(py);
+/// for non-daemon threads where asked to, runs `atexit` functions, flushes the standard streams.
+pub fn leave(py: Python<'_>, startup: &Startup, threads: Threads, status: i32) -> ! {
+    startup.finish(py, threads);
     exit_now(status)
 }

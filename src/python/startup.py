@@ -132,11 +132,13 @@ def _format(error):
     return "".join(lines).encode("utf-8", "backslashreplace").decode()
 
 
-def obey(soft_deadline):
+def obey(soft_deadline, in_parent, in_child):
     """Takes the real-time signals of the master (see the table of signals in README.md)."""
     import faulthandler
+    import os
     import signal
 
+    os.register_at_fork(after_in_parent=in_parent, after_in_child=in_child)
     faulthandler.register(signal.SIGRTMIN + 2, file=2, all_threads=True, chain=False)
     signal.signal(signal.SIGRTMIN + 3, soft_deadline)
 
@@ -167,12 +169,12 @@ def flush():
             pass  # closed, or None
 
 
-def finish():
+def finish(join):
     """What the interpreter does at the end of a script, short of tearing itself down."""
     import atexit
 
     try:
-        if "threading" in sys.modules:
+        if join and "threading" in sys.modules:
             sys.modules["threading"]._shutdown()
     except BaseException:
         sys.excepthook(*sys.exc_info())

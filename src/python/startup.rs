@@ -8,6 +8,14 @@ use pyo3::types::PyModule;
 pub const PRINT_STACKS: i32 = 2;
 pub const SOFT_DEADLINE: i32 = 3;
 
+/// What becomes of non-daemon threads at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    Join,
+    /// A master serves nobody, and what was started at import belongs to no worker.
+    Abandon,
+}
+
 pub struct Startup {
     module: Py<PyModule>,
 }
@@ -63,10 +71,17 @@ impl Startup {
 
     /// Takes the signals that a worker gets from its master. `soft_deadline` is the handler of
     /// [`SOFT_DEADLINE`].
-    pub fn obey(&self, py: Python<'_>, soft_deadline: Bound<'_, PyAny>) -> PyResult<()> {
+    /// `forked` are called in parent and child after forks of the application.
+    pub fn obey(
+        &self,
+        py: Python<'_>,
+        soft_deadline: Bound<'_, PyAny>,
+        forked: (Bound<'_, PyAny>, Bound<'_, PyAny>),
+    ) -> PyResult<()> {
+        let (in_parent, in_child) = forked;
         self.module
             .bind(py)
-            .call_method1("obey", (soft_deadline,))?;
+            .call_method1("obey", (soft_deadline, in_parent, in_child))?;
         Ok(())
     }
 
@@ -88,8 +103,9 @@ impl Startup {
         let _ = self.module.bind(py).call_method0("flush");
     }
 
-    pub fn finish(&self, py: Python<'_>) {
-        let _ = self.module.bind(py).call_method0("finish");
+    pub fn finish(&self, py: Python<'_>, threads: Threads) {
+        let join = threads == Threads::Join;
+        let _ = self.module.bind(py).call_method1("finish", (join,));
     }
 }
 

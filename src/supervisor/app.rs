@@ -205,6 +205,11 @@ impl App {
             (Stage::Leaving { .. }, None) if replaced => return None,
             (Stage::Serving, None) if replaced => return None,
             (_, failure) if !self.was_ready => {
+                // What kills a master, and a time limit, may not be there at the next try.
+                let exit = match ended {
+                    Ended::Exited(_) => Exit::Config,
+                    _ => Exit::Failed,
+                };
                 let (reason, traceback) = failure.unwrap_or_else(|| {
                     let reason = format!("the master {ended} before it was ready");
                     (reason, String::new())
@@ -213,7 +218,7 @@ impl App {
                 if !traceback.is_empty() {
                     message = format!("{message}\n{}", traceback.trim_end());
                 }
-                return Some(News::Failed(Error::new(Exit::Config, message)));
+                return Some(News::Failed(Error::new(exit, message)));
             }
             (stage, failure) => {
                 let reason = failure.map_or_else(String::new, |(reason, traceback)| {

@@ -1,8 +1,8 @@
 import sys
 path, channel, version = sys.argv[1:4]
-if sys.version_info < (3, 10) or sys.implementation.name != "cpython":
-    sys.exit("rswsgi needs CPython 3.10 or later, but %s is %s %s" % (
-        sys.executable, sys.implementation.name, sys.version.split()[0]))
+name = getattr(getattr(sys, "implementation", None), "name", "python")
+if sys.version_info < (3, 10) or name != "cpython":
+    sys.exit("rswsgi needs CPython 3.10 or later, but %s is %s %s" % (sys.executable, name, sys.version.split()[0]))
 if path:
     from importlib.machinery import ExtensionFileLoader, ModuleSpec
     from _imp import create_dynamic, exec_dynamic

@@ -69,24 +69,28 @@ impl Generation {
             .map_err(|error| refused("cannot create the scoreboard", error))?;
         let (channel, theirs) = Channel::pair()
             .map_err(|error| refused("cannot create a channel to the master", error))?;
+        let mut settings = settings.clone();
+        let command = interpreter::command(&settings.interpreter, theirs.as_fd().as_raw_fd())?;
+        // It is in the environment of the command, and may be too long for a message.
+        settings.interpreter.env.clear();
+        let patience = nanos(settings.limits.start_timeout);
         let assignment = Assignment {
             version: VERSION.into(),
             purpose,
             generation: number,
-            settings: settings.clone(),
+            supervisor: nix::unistd::getpid().as_raw(),
+            settings,
             listeners: listeners.iter().map(Listener::spec).collect(),
             scoreboard: scoreboard.as_fd().as_raw_fd(),
         };
         link::send(&channel, &assignment)
             .map_err(|error| refused("cannot send the master its assignment", error))?;
-        let command = interpreter::command(&settings.interpreter, theirs.as_fd().as_raw_fd())?;
         let program = command.get_program().to_owned();
         let mut pass = vec![theirs.as_fd(), scoreboard.as_fd()];
         pass.extend(listeners.iter().map(AsFd::as_fd));
         let child = process::spawn(command, &pass).map_err(|error| {
             Error::io(format_args!("cannot execute {}", program.display()), &error)
         })?;
-        let patience = nanos(settings.limits.start_timeout);
         Ok(Self {
             number,
             stage: Stage::Starting {

@@ -31,6 +31,13 @@ pub fn command(settings: &InterpreterSettings, channel: i32) -> Result<Command> 
             let message = format!("--chdir {} is not a directory", directory.display());
             return Err(Error::new(Exit::Config, message));
         }
+        // Command would blame the interpreter.
+        nix::unistd::access(directory, nix::unistd::AccessFlags::X_OK).map_err(|errno| {
+            Error::os(
+                format_args!("cannot enter --chdir {}", directory.display()),
+                errno,
+            )
+        })?;
         command.current_dir(directory);
     }
     for name in PRIVATE.iter().chain(&LISTEN_VARIABLES) {

@@ -22,10 +22,10 @@ use crate::error::{Error, Exit, Result};
 use crate::link::Purpose;
 use crate::log;
 use crate::net;
-use crate::sys::clock::{self, Nanos, nanos};
+use crate::sys::clock::{self, Nanos, SECOND, nanos};
 use crate::sys::notify::Notifier;
 use crate::sys::process;
-use crate::sys::signal::Inbox;
+use crate::sys::signal::{self, Inbox};
 use crate::sys::title;
 use app::{App, News};
 use generation::{Generation, Said};
@@ -69,11 +69,11 @@ fn check(settings: &Settings) -> Result<()> {
         let said = generation.hear();
         match said {
             Said::Ready { python } => {
-                wait_for(&generation, deadline);
+                dismiss(&mut generation);
                 return print(&format!("{}: ok (Python {python})\n", settings.target));
             }
             Said::Failed { reason, traceback } => {
-                wait_for(&generation, deadline);
+                dismiss(&mut generation);
                 let message = format!("cannot serve {}: {reason}\n{traceback}", settings.target);
                 return Err(Error::new(Exit::Config, message.trim_end()));
             }
@@ -97,8 +97,15 @@ fn check(settings: &Settings) -> Result<()> {
     }
 }
 
-fn wait_for(generation: &Generation, deadline: Nanos) {
-    while generation.try_reap().is_none() && clock::now() < deadline {
+/// Gives a checked master a moment for its `atexit` functions.
+fn dismiss(generation: &mut Generation) {
+    let deadline = clock::now() + SECOND;
+    while generation.try_reap().is_none() {
+        let now = clock::now();
+        if now >= deadline {
+            generation.kill(now);
+            return;
+        }
         let mut fds = [PollFd::new(generation.child.as_fd(), PollFlags::POLLIN)];
         sleep(&mut fds, clock::now(), Some(deadline));
     }
@@ -128,6 +135,8 @@ struct Supervisor {
 }
 
 fn serve(settings: Settings) -> Result<()> {
+    signal::start_clean()
+        .map_err(|error| Error::io("cannot reset inherited signal dispositions", &error))?;
     title::release_environment();
     title::set("rswsgi", "rswsgi: supervisor");
     let signals = Inbox::hooked(&[

@@ -43,6 +43,25 @@ pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     }
 }
 
+/// Makes sure that 0, 1 and 2 are taken, so that no connection gets one of these numbers and with it
+/// what is printed.
+///
+/// # Errors
+/// Those of open(2).
+pub fn occupy_standard() -> io::Result<()> {
+    loop {
+        let null = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")?;
+        let number = std::os::fd::AsRawFd::as_raw_fd(&null);
+        if number > 2 {
+            return Ok(());
+        }
+        let _ = std::os::fd::IntoRawFd::into_raw_fd(null);
+    }
+}
+
 fn descriptor_flags(fd: RawFd) -> io::Result<libc::c_int> {
     // SAFETY: F_GETFD takes no argument and touches no memory; a number that is not open gives EBADF.
     match unsafe { libc::fcntl(fd, libc::F_GETFD) } {

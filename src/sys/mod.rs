@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod fd;
+pub mod forks;
 pub mod memory;
 pub mod notify;
 pub mod orphan;

@@ -37,6 +37,11 @@ pub fn follow(parent: Pid, grace: Duration) -> io::Result<()> {
     }
 }
 
+/// The promise is not that of a forked child: it has no timer, and its parent is another.
+pub(super) fn forget() {
+    PARENT.store(0, Ordering::SeqCst);
+}
+
 /// Arms the timer if the parent is gone. Async-signal-safe (`signal-safety(7)`: getppid,
 /// timer_settime).
 pub fn check() {

@@ -108,15 +108,15 @@ impl AsFd for Child {
 }
 
 /// Starts `command` with the descriptors `pass` left open in it under the same numbers, default
-/// signal dispositions, an empty signal mask, and SIGTERM when this thread dies.
+/// signal dispositions, an empty signal mask, and SIGKILL when this thread dies.
 pub fn spawn(mut command: Command, pass: &[BorrowedFd<'_>]) -> io::Result<Child> {
     let pass: Vec<RawFd> = pass.iter().map(|fd| fd.as_raw_fd()).collect();
     let parent = nix::unistd::getpid();
     let prepare = move || {
         super::signal::reset_all();
-        nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
         if nix::unistd::getppid() != parent {
-            return Err(io::Error::other("the parent is gone"));
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
         for &fd in &pass {
             // SAFETY: fcntl(2) on a descriptor number reads no memory of ours; the descriptor is
@@ -128,7 +128,7 @@ pub fn spawn(mut command: Command, pass: &[BorrowedFd<'_>]) -> io::Result<Child>
         Ok(())
     };
     // SAFETY: between fork and exec `prepare` makes system calls only; it neither allocates nor
-    // takes a lock (the error of a lost parent is a path on which the child ends anyway).
+    // takes a lock.
     unsafe { command.pre_exec(prepare) };
     let child = command.spawn()?;
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;

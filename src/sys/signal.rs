@@ -115,11 +115,33 @@ impl Drop for Inbox {
     }
 }
 
-/// Ignores a signal, whatever was there before.
-pub fn ignore(signal: Signal) -> io::Result<()> {
-    let action = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
-    // SAFETY: ignoring runs no code.
-    unsafe { sigaction(signal, &action) }?;
+/// In a forked child of the application: signals that are still ours get their default disposition
+/// back, and nothing is written into the pipe of the parent any more.
+pub(super) fn disown() {
+    PIPE.store(-1, Ordering::SeqCst);
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    for signal in Signal::iterator() {
+        if signal == Signal::SIGKILL || signal == Signal::SIGSTOP {
+            continue;
+        }
+        // SAFETY: the default disposition runs no code of ours.
+        let Ok(before) = (unsafe { sigaction(signal, &default) }) else {
+            continue;
+        };
+        let is_ours = matches!(before.handler(), SigHandler::Handler(it) if it as usize == handler as *const () as usize);
+        if !is_ours {
+            // SAFETY: what was there before the line above was installed by whoever answers for it.
+            let _ = unsafe { sigaction(signal, &before) };
+        }
+    }
+}
+
+/// Signals that a careless parent left blocked or ignored would never arrive.
+pub fn start_clean() -> io::Result<()> {
+    SigSet::empty().thread_set_mask()?;
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the default disposition runs no code; nothing else has been installed yet.
+    unsafe { sigaction(Signal::SIGCHLD, &default) }?;
     Ok(())
 }
 

@@ -25,6 +25,12 @@ pub enum Room {
 /// Copies every environment variable to the heap, so that nothing points at the original area.
 /// To be called once, first thing, while the process has one thread; arguments must have been read.
 pub fn release_environment() {
+    // `=X=y` is a possible entry, but cannot be set again (environ(7)).
+    let is_odd =
+        |name: &std::ffi::OsStr| name.is_empty() || name.as_encoded_bytes().contains(&b'=');
+    if std::env::vars_os().any(|(name, _)| is_odd(&name)) {
+        return;
+    }
     for (name, value) in std::env::vars_os() {
         // SAFETY: the process has a single thread (the caller's promise), so nobody reads the
         // environment meanwhile.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
 use nix::sys::epoll::EpollFlags;
+use nix::sys::socket::Shutdown;
 use pyo3::prelude::*;
 
 use super::body::Body;
@@ -28,6 +29,8 @@ pub enum Phase {
 pub struct Connection {
     /// Lent to the WSGI layer while a request runs.
     pub outlet: Option<Box<Outlet>>,
+    /// Which of all accepted connections it is.
+    pub epoch: u32,
     /// Index of the listener.
     pub origin: usize,
     address: Option<SocketAddr>,
@@ -45,6 +48,7 @@ impl Connection {
     pub fn new(outlet: Outlet, origin: usize, address: Address) -> Self {
         Self {
             outlet: Some(Box::new(outlet)),
+            epoch: 0,
             origin,
             address: match address {
                 Address::Inet(address) => Some(address),
@@ -96,9 +100,8 @@ impl Connection {
         }
     }
 
-    pub fn shut_down_sending(&mut self) {
+    pub fn shut_down(&mut self, how: Shutdown) {
         let socket = self.outlet().socket();
-        let how = nix::sys::socket::Shutdown::Write;
         let _ = nix::sys::socket::shutdown(socket.as_raw_fd(), how);
     }
 

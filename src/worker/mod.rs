@@ -9,11 +9,13 @@
 //!
 //! It asks nobody for anything and tells everything by its row of the scoreboard.
 
+mod accept;
 mod body;
 mod connection;
 mod outlet;
 mod serve;
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -21,6 +23,7 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::Signal;
+use nix::sys::socket::Shutdown;
 use pyo3::prelude::*;
 use slab::Slab;
 
@@ -30,13 +33,12 @@ use crate::log::{self, Throttle};
 use crate::net::Listener;
 use crate::scoreboard::{Counter, Row, State};
 use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND, nanos};
-use crate::sys::orphan;
 use crate::sys::seqpacket::{Channel, Received};
 use crate::sys::signal::Inbox;
-use crate::sys::socket;
+use crate::sys::{forks, orphan};
 use crate::wsgi::Application;
-use connection::Connection;
-use outlet::Outlet;
+use accept::Accepting;
+use connection::{Connection, Phase};
 
 /// Signals a worker takes: TERM and QUIT let it finish, INT is the supervisor's business.
 pub const SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGINT];
@@ -48,13 +50,31 @@ pub mod order {
     /// In the other direction: it serves; it has served as many requests as it is to.
     pub const READY: &[u8] = b"ready";
     pub const WORN: &[u8] = b"worn";
+    /// A signal has told it to drain.
+    pub const LEAVING: &[u8] = b"leaving";
 }
 
-/// Tokens of the epoll set; connections have the numbers from 0, listeners those from
-/// `FIRST_LISTENER`.
+/// Tokens of the epoll set: [`Id`]s of connections are below `FIRST_LISTENER`.
 const ORDERS: u64 = u64::MAX;
 const SIGNAL: u64 = u64::MAX - 1;
-const FIRST_LISTENER: u64 = 1 << 32;
+const FIRST_LISTENER: u64 = 1 << 63;
+
+/// A connection for as long as it exists: its place, and a number that no other connection of this
+/// place has. An event may come for one that is closed already: a child that the application has
+/// forked keeps the socket open, and with it the registration (epoll(7), Q6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Id(u64);
+
+impl Id {
+    fn new(place: usize, epoch: u32) -> Self {
+        // Places are below 2^32 by the limit of --max-connections.
+        Self(u64::from(epoch & (u32::MAX >> 1)) << 32 | place as u64)
+    }
+
+    fn place(self) -> usize {
+        (self.0 & u64::from(u32::MAX)) as usize
+    }
+}
 
 /// Events taken per wake-up.
 const BATCH: usize = 64;
@@ -64,10 +84,10 @@ const READ: usize = 64 * 1024;
 const BODIES_IN_MEMORY: usize = 64 << 20;
 /// How long a client may go on sending after it was refused.
 const LINGER: Nanos = 5 * SECOND;
+/// How long the requests of one connection are served in a row.
+const TURN: Nanos = MILLISECOND;
 /// Time limits are looked at no more often than this.
 const SWEEP: Nanos = 100 * MILLISECOND;
-/// After `accept` failed for want of descriptors or memory.
-const ACCEPT_PAUSE: Nanos = SECOND;
 
 /// How a worker came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +96,8 @@ pub enum Leave {
     Drained,
     /// At once, as ordered.
     Now,
+    /// This is not the worker, but a child that the application forked and let return.
+    Child,
 }
 
 /// What a worker is started with.
@@ -84,18 +106,6 @@ pub struct Plan<'a> {
     pub listeners: Vec<Listener>,
     pub orders: Channel,
     pub row: &'static Row,
-}
-
-/// Whether new connections are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Accepting {
-    Yes,
-    /// All connections are in use.
-    Full,
-    /// The system has no descriptors or memory left; until then.
-    Paused(Nanos),
-    /// The worker drains.
-    Never,
 }
 
 pub struct Worker<'a> {
@@ -110,6 +120,12 @@ pub struct Worker<'a> {
     orders: Channel,
     signals: Inbox,
     connections: Slab<Connection>,
+    /// Accepted so far.
+    epoch: u32,
+    /// Connections with another request in their input, to be served before waiting again.
+    runnable: VecDeque<Id>,
+    /// A listener was ready at the last wake-up, and nothing was accepted.
+    owes_accept: bool,
     /// Memory for what is read; a connection has its own only while a request is incomplete.
     buffer: Vec<u8>,
     /// Bytes of bodies in memory, of all connections.
@@ -118,8 +134,10 @@ pub struct Worker<'a> {
     request_timeout: Nanos,
     /// Requests until it is to be replaced.
     requests_left: Option<u64>,
-    /// The time of this wake-up.
+    /// The time; read at each wake-up and after each request.
     now: Nanos,
+    /// The time of this wake-up.
+    woken: Nanos,
     unix_seconds: u64,
     next_sweep: Nanos,
     refusals: Throttle,
@@ -150,11 +168,15 @@ impl<'a> Worker<'a> {
             orders: plan.orders,
             signals,
             connections: Slab::new(),
+            epoch: 0,
+            runnable: VecDeque::new(),
+            owes_accept: false,
             buffer: vec![0; READ],
             held: 0,
             request_timeout: settings.limits.request_timeout.map_or(Nanos::MAX, nanos),
             requests_left: lifetime(settings),
             now: clock::now(),
+            woken: 0,
             unix_seconds: clock::unix_seconds(),
             next_sweep: Nanos::MAX,
             refusals: Throttle::new(5),
@@ -182,31 +204,34 @@ impl<'a> Worker<'a> {
             });
             let count = self.wait(py, &mut events)?;
             self.now = clock::now();
+            self.woken = self.now;
             self.unix_seconds = clock::unix_seconds();
             self.row.count(Counter::WakeUps, 1);
-            let mut ready = 0;
-            let mut listener = None;
+            let mut ready = self.runnable.len();
+            let mut waiting = None;
             for event in &events[..count] {
                 match event.data() {
                     ORDERS => self.take_orders()?,
                     SIGNAL => self.take_signals(),
-                    token if token >= FIRST_LISTENER => listener = Some(token - FIRST_LISTENER),
-                    id => {
+                    // Of several listeners each has its turn: epoll reports them in rotation.
+                    token if token >= FIRST_LISTENER => {
+                        waiting.get_or_insert((token - FIRST_LISTENER) as usize);
+                    }
+                    token => {
                         ready += 1;
-                        self.serve(py, id as usize, event.events());
+                        self.serve(py, Id(token), event.events());
                     }
                 }
             }
-            if self.leave == Some(Leave::Now) {
-                return Ok(Leave::Now);
+            for _ in 0..self.runnable.len() {
+                if let Some(id) = self.runnable.pop_front() {
+                    self.resume(py, id);
+                }
             }
-            // Idle siblings are the better place for a new connection while others wait here.
-            if let Some(listener) = listener
-                && ready == 0
-                && self.accepting == Accepting::Yes
-            {
-                self.accept(py, listener as usize);
+            if let Some(leave @ (Leave::Now | Leave::Child)) = self.leave {
+                return Ok(leave);
             }
+            self.accept_if_idle(py, waiting, ready);
             if self.now >= self.next_sweep {
                 self.sweep(py);
             }
@@ -224,6 +249,7 @@ impl<'a> Worker<'a> {
     /// Waits for something to do; the only place where other Python threads may run.
     fn wait(&self, py: Python<'_>, events: &mut [EpollEvent]) -> io::Result<usize> {
         let until = match (self.leave, self.next_sweep) {
+            _ if !self.runnable.is_empty() => Some(0),
             // Drained connections that are idle are closed once nothing of theirs is waiting.
             (Some(_), _) if self.connections.iter().any(|(_, c)| c.is_idle()) => Some(0),
             (Some(_), _) if self.connections.is_empty() => Some(0),
@@ -275,7 +301,10 @@ impl<'a> Worker<'a> {
     fn take_signals(&mut self) {
         while let Some(signal) = self.signals.take() {
             match signal {
-                Signal::SIGTERM | Signal::SIGQUIT => self.drain(),
+                Signal::SIGTERM | Signal::SIGQUIT if self.leave.is_none() => {
+                    let _ = self.orders.send(order::LEAVING);
+                    self.drain();
+                }
                 _ => {}
             }
         }
@@ -286,59 +315,29 @@ impl<'a> Worker<'a> {
             self.leave = Some(Leave::Drained);
             self.stop_listening(Accepting::Never);
             self.listeners.clear();
-        }
-    }
-
-    fn listen(&mut self) -> io::Result<()> {
-        for (index, listener) in self.listeners.iter().enumerate() {
-            // EPOLLEXCLUSIVE: a new connection wakes one idle worker, not all of them (epoll_ctl(2)).
-            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
-            let event = EpollEvent::new(flags, FIRST_LISTENER + index as u64);
-            self.epoll.add(listener, event)?;
-        }
-        self.accepting = Accepting::Yes;
-        Ok(())
-    }
-
-    fn stop_listening(&mut self, accepting: Accepting) {
-        if self.accepting == Accepting::Yes {
-            for listener in &self.listeners {
-                let _ = self.epoll.delete(listener);
+            let soon = self.now + SECOND;
+            for (_, connection) in &mut self.connections {
+                if let Phase::Linger = connection.phase {
+                    connection.deadline = connection.deadline.min(soon);
+                }
             }
+            self.next_sweep = self.next_sweep.min(soon);
         }
-        self.accepting = accepting;
     }
 
-    fn accept(&mut self, py: Python<'_>, listener: usize) {
-        let (socket, peer) = match socket::accept(self.listeners[listener].as_fd()) {
-            Ok(Some(accepted)) => accepted,
-            Ok(None) => return,
-            Err(error) => {
-                let pause = ACCEPT_PAUSE / SECOND;
-                log::error!("cannot accept a connection: {error}; trying again in {pause} s");
-                self.stop_listening(Accepting::Paused(self.now + ACCEPT_PAUSE));
-                self.wake_at(self.now + ACCEPT_PAUSE);
-                return;
-            }
-        };
-        self.row.count(Counter::Connections, 1);
-        let limits = &self.settings.limits;
-        let outlet = Outlet::new(socket, limits.output_buffer, limits.send_timeout);
-        let mut connection = Connection::new(outlet, listener, peer);
-        connection.deadline = self.now + nanos(limits.head_timeout);
-        let deadline = connection.deadline;
-        let id = self.connections.insert(connection);
-        self.row.set_connections(self.connections.len());
-        if self.connections.len() >= limits.max_connections {
-            self.stop_listening(Accepting::Full);
-        }
-        self.wake_at(deadline);
-        // Its request is there already, more often than not.
-        self.serve(py, id, EpollFlags::EPOLLIN);
+    /// The connection an event or a reminder is about, if it still exists.
+    fn find(&self, id: Id) -> Option<usize> {
+        let connection = self.connections.get(id.place())?;
+        (Id::new(id.place(), connection.epoch) == id).then_some(id.place())
+    }
+
+    fn id(&self, place: usize) -> Id {
+        Id::new(place, self.connections[place].epoch)
     }
 
     /// Makes the epoll set watch what the phase of the connection asks for.
     fn watch(&mut self, id: usize) {
+        let token = self.id(id);
         let connection = &mut self.connections[id];
         let interest = connection.interest();
         if connection.watched == interest {
@@ -348,7 +347,7 @@ impl<'a> Worker<'a> {
         connection.watched = interest;
         let socket = connection.outlet.as_ref().map(|outlet| outlet.socket());
         let socket = socket.expect("no request runs");
-        let mut event = EpollEvent::new(interest, id as u64);
+        let mut event = EpollEvent::new(interest, token.0);
         let done = match new {
             true => self.epoll.add(socket, event),
             false => self.epoll.modify(socket, &mut event),
@@ -359,21 +358,18 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// The descriptor leaves the epoll set with its close: no other process has it.
+    /// The descriptor leaves the epoll set with its close, unless the application has forked.
     fn close(&mut self, id: usize) {
-        let connection = self.connections.remove(id);
+        let mut connection = self.connections.remove(id);
+        if forks::has_children() {
+            let _ = self.epoll.delete(connection.outlet().socket());
+            connection.shut_down(Shutdown::Both);
+        }
         self.held -= connection.held();
         drop(connection);
         self.row.set_connections(self.connections.len());
         if self.accepting == Accepting::Full {
             self.resume_listening();
-        }
-    }
-
-    fn resume_listening(&mut self) {
-        if let Err(error) = self.listen() {
-            log::error!("cannot listen again: {error}");
-            self.drain();
         }
     }
 

@@ -15,9 +15,9 @@ use crate::http::response::{
     After, Asked, Body as Sending, Delimiter, Delivery, LAST_CHUNK, Method, ResponseHead,
     chunk_prefix, framing, write_head,
 };
-use crate::sys::clock;
 use crate::sys::socket::{self, Push};
-use crate::wsgi::{Body, Gone, Start, Wire, deadline};
+use crate::sys::{clock, forks};
+use crate::wsgi::{Body, Start, Unsent, Wire, deadline};
 
 /// Bodies up to this size are copied behind their head: one buffer is cheaper than two.
 const COPY: usize = 16 * 1024;
@@ -39,6 +39,8 @@ enum Condition {
     /// The application failed midway: what waits is sent, then the connection closed.
     Cut,
     Gone,
+    /// The client has not taken anything for too long.
+    Stalled,
 }
 
 /// What is left to do with the connection after a response or a flush.
@@ -97,7 +99,7 @@ impl Outlet {
     }
 
     pub fn is_gone(&self) -> bool {
-        self.condition == Condition::Gone
+        matches!(self.condition, Condition::Gone | Condition::Stalled)
     }
 
     /// Bytes handed to the kernel since the last call.
@@ -108,6 +110,7 @@ impl Outlet {
     pub fn verdict(&self) -> Verdict {
         match self.condition {
             Condition::Gone => Verdict::Close,
+            Condition::Stalled => Verdict::Abort,
             _ if !self.queue.is_empty() => Verdict::Pending,
             Condition::Cut => match self.delivery.map(|delivery| delivery.delimiter) {
                 // The end of the connection would look like the end of the body.
@@ -130,14 +133,14 @@ impl Outlet {
 
     /// Sends what waits, as far as the socket takes it.
     pub fn flush(&mut self, py: Python<'_>) -> Verdict {
-        if self.condition != Condition::Gone && self.push(py).is_err() {
-            self.give_up();
+        if !self.is_gone() && self.push(py).is_err() {
+            self.give_up(Condition::Gone);
         }
         self.verdict()
     }
 
-    fn give_up(&mut self) {
-        self.condition = Condition::Gone;
+    fn give_up(&mut self, condition: Condition) {
+        self.condition = condition;
         self.queue.clear();
         self.queued = 0;
     }
@@ -204,6 +207,10 @@ impl Outlet {
     }
 
     fn enqueue_assembly(&mut self, taken: usize) {
+        // An empty segment would look like a socket that takes nothing.
+        if taken == self.assembly.len() {
+            return;
+        }
         self.queued += self.assembly.len() - taken;
         self.queue
             .push_back(Segment::Bytes(self.assembly.clone(), taken));
@@ -218,14 +225,21 @@ impl Outlet {
                     match socket::send_file(self.socket.as_fd(), file.as_fd(), *offset, piece) {
                         // The file has become shorter than its announced length.
                         Ok(0) => {
-                            self.condition = Condition::Cut;
-                            self.queue.clear();
-                            self.queued = 0;
+                            self.give_up(Condition::Cut);
                             return Ok(());
                         }
                         Ok(taken) => taken,
-                        Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-                        Err(_) => return Err(Gone),
+                        Err(error) => match error.kind() {
+                            ErrorKind::WouldBlock => 0,
+                            ErrorKind::BrokenPipe
+                            | ErrorKind::ConnectionReset
+                            | ErrorKind::NotConnected => return Err(Gone),
+                            // It is the file that cannot be read.
+                            _ => {
+                                self.give_up(Condition::Cut);
+                                return Ok(());
+                            }
+                        },
                     }
                 }
                 _ => {
@@ -291,7 +305,7 @@ impl Outlet {
     }
 
     /// Keeps an application that produces faster than its client reads from filling the memory.
-    fn wait_for_reader(&mut self, py: Python<'_>) -> Result<(), Gone> {
+    fn wait_for_reader(&mut self, py: Python<'_>) -> Result<(), Unsent> {
         let patience = i32::try_from(self.patience.as_millis()).unwrap_or(i32::MAX);
         while self.queued > self.bound {
             let before = self.queued;
@@ -301,12 +315,14 @@ impl Outlet {
             deadline::postpone(clock::now() - began);
             match waited {
                 Ok(true) => self.push(py)?,
-                Ok(false) | Err(_) => return Err(Gone),
+                Ok(false) | Err(_) => {
+                    self.give_up(Condition::Stalled);
+                    return Err(Unsent::Gone);
+                }
             }
-            // Interrupted by a signal: its Python handler may want to run, and may raise; that is
-            // for the application to see, when it is called again.
-            if self.queued == before && py.check_signals().is_err() {
-                return Err(Gone);
+            // Interrupted by a signal: its Python handler may want to run, and may raise.
+            if self.queued == before {
+                py.check_signals().map_err(Unsent::Interrupted)?;
             }
         }
         Ok(())
@@ -318,7 +334,7 @@ impl Outlet {
         start: Option<Start<'_>>,
         body: Body<'_, '_>,
         end: bool,
-    ) -> Result<(), Gone> {
+    ) -> Result<(), Unsent> {
         self.assembly.clear();
         if let Some(Start { response, length }) = start {
             let delivery = framing(
@@ -339,12 +355,12 @@ impl Outlet {
         }
         let delivery = self.delivery.expect("the first call brings the head");
         if delivery.body == Sending::Discard {
-            return self.dispatch(py, &[], b"");
+            return Ok(self.dispatch(py, &[], b"")?);
         }
         let size = match &body {
             Body::Blocks(blocks) => blocks.iter().map(|block| block.as_bytes().len()).sum(),
             Body::Plain(bytes) => bytes.len(),
-            Body::File { .. } => 0,
+            Body::File { length, .. } => usize::try_from(*length).unwrap_or(usize::MAX),
         };
         let mut tail: &[u8] = b"";
         if delivery.delimiter == Delimiter::Chunked {
@@ -376,6 +392,10 @@ impl Outlet {
                     let left = length;
                     self.queue.push_back(Segment::File { file, offset, left });
                 }
+                if !tail.is_empty() {
+                    self.queued += tail.len();
+                    self.queue.push_back(Segment::Bytes(tail.to_vec(), 0));
+                }
                 self.push(py)?;
             }
         }
@@ -384,6 +404,16 @@ impl Outlet {
             self.wait_for_reader(py)?;
         }
         Ok(())
+    }
+}
+
+/// The socket is closed at the other side.
+#[derive(Debug)]
+struct Gone;
+
+impl From<Gone> for Unsent {
+    fn from(_: Gone) -> Self {
+        Unsent::Gone
     }
 }
 
@@ -403,13 +433,16 @@ impl Wire for Outlet {
         start: Option<Start<'_>>,
         body: Body<'_, '_>,
         end: bool,
-    ) -> Result<(), Gone> {
-        if self.condition == Condition::Gone {
-            return Err(Gone);
+    ) -> Result<(), Unsent> {
+        // A forked child has no business with the connections of its parent.
+        if self.is_gone() || forks::is_child() {
+            return Err(Unsent::Gone);
         }
         let result = self.send_parts(py, start, body, end);
-        if result.is_err() {
-            self.give_up();
+        if let Err(Unsent::Gone) = result
+            && !self.is_gone()
+        {
+            self.give_up(Condition::Gone);
         }
         result
     }

@@ -3,25 +3,28 @@
 use std::io::ErrorKind;
 
 use nix::sys::epoll::EpollFlags;
+use nix::sys::socket::Shutdown;
 use pyo3::prelude::*;
 
 use super::body::{Body, Failure, Progress, Received, Storage};
 use super::connection::Phase;
 use super::outlet::{Outlet, Verdict};
-use super::{BODIES_IN_MEMORY, LINGER, READ, Worker};
+use super::{BODIES_IN_MEMORY, Id, LINGER, Leave, READ, TURN, Worker};
 use crate::http::head::{self, Framing, Head, Parsed};
 use crate::http::response::{self, After, Asked, Method};
 use crate::http::{DateCache, Refusal};
 use crate::log::{self, Allowed};
 use crate::scoreboard::Counter;
 use crate::sys::clock::{self, Nanos, nanos};
-use crate::sys::socket;
+use crate::sys::{forks, socket};
 use crate::wsgi::{Outcome, Request, RequestBody};
 
 /// What one step on the input came to.
 enum Step {
     /// So many bytes are used up; there may be more to do with the rest.
     Used(usize),
+    /// The same, and the application has run.
+    Served(usize),
     /// The rest is of no use before more arrives, or the response has been sent.
     Wait,
     Closed,
@@ -36,7 +39,10 @@ enum Input {
 
 impl Worker<'_> {
     /// The connection is readable or writable.
-    pub(super) fn serve(&mut self, py: Python<'_>, id: usize, events: EpollFlags) {
+    pub(super) fn serve(&mut self, py: Python<'_>, id: Id, events: EpollFlags) {
+        let Some(id) = self.find(id) else {
+            return;
+        };
         match self.connections[id].phase {
             Phase::Flush if events.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP) => {
                 self.count_abort(id);
@@ -45,6 +51,13 @@ impl Worker<'_> {
             Phase::Flush => self.flush(py, id),
             Phase::Linger => self.discard(id),
             Phase::Head { .. } | Phase::Body { .. } => self.read(py, id),
+        }
+    }
+
+    /// Goes on with what a connection has sent already.
+    pub(super) fn resume(&mut self, py: Python<'_>, id: Id) {
+        if let Some(id) = self.find(id) {
+            self.advance(py, id, b"");
         }
     }
 
@@ -91,6 +104,14 @@ impl Worker<'_> {
         loop {
             match self.step(py, id, &input[at..]) {
                 Step::Used(count) => at += count,
+                Step::Served(count) => {
+                    at += count;
+                    // A client that pipelines does not keep the others waiting for long.
+                    if self.now.saturating_sub(self.woken) > TURN && at < input.len() {
+                        self.runnable.push_back(self.id(id));
+                        break;
+                    }
+                }
                 Step::Wait => break,
                 Step::Closed => return,
             }
@@ -116,6 +137,12 @@ impl Worker<'_> {
     fn step(&mut self, py: Python<'_>, id: usize, input: &[u8]) -> Step {
         match &mut self.connections[id].phase {
             _ if input.is_empty() => Step::Wait,
+            // RFC 9112 §2.2: an empty line before a request is skipped. Some clients send one after
+            // a body.
+            Phase::Head { scanned } if input.starts_with(b"\r\n") => {
+                *scanned = 0;
+                Step::Used(2)
+            }
             Phase::Head { scanned } => {
                 if *scanned > 0 && !head::is_complete(input, &self.limits, scanned) {
                     return Step::Wait;
@@ -272,6 +299,12 @@ impl Worker<'_> {
         let (wire, status, outcome) = self.application.serve(py, request, outlet, seconds);
         let wire: Box<dyn std::any::Any> = wire;
         let outlet = wire.downcast::<Outlet>().expect("it is the one we gave");
+        if forks::is_child() {
+            // The parent answers.
+            self.leave = Some(Leave::Child);
+            connection.outlet = Some(outlet);
+            return Step::Wait;
+        }
         self.now = clock::now();
         self.row.end_request(self.now);
         self.wear();
@@ -280,7 +313,7 @@ impl Worker<'_> {
         connection.outlet = Some(outlet);
         match self.settle(id) {
             Step::Closed => Step::Closed,
-            _ => Step::Used(used),
+            _ => Step::Served(used),
         }
     }
 
@@ -321,8 +354,12 @@ impl Worker<'_> {
                 Step::Wait
             }
             Verdict::Pending => {
+                // Only progress gives it more time.
+                let is_new = !matches!(connection.phase, Phase::Flush);
                 connection.phase = Phase::Flush;
-                self.set_deadline(id, nanos(limits.send_timeout));
+                if is_new || sent > 0 {
+                    self.set_deadline(id, nanos(limits.send_timeout));
+                }
                 Step::Wait
             }
             Verdict::Close => {
@@ -413,7 +450,7 @@ impl Worker<'_> {
             Some(b"rswsgi"),
         );
         connection.outlet().send_plain(py, &page);
-        connection.shut_down_sending();
+        connection.shut_down(Shutdown::Write);
         let sent = connection.outlet().take_sent();
         self.row.count(Counter::BytesSent, sent);
         self.set_deadline(id, LINGER);

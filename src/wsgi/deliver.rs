@@ -18,7 +18,7 @@ pub fn deliver(py: Python<'_>, exchange: &Exchange, result: PyResult<Bound<'_, P
     let outcome = match transmit(py, exchange, &iterable) {
         Ok(None) => Outcome::Complete,
         Ok(Some(broken)) => Outcome::Broken(broken),
-        Err(Refused::Gone(_)) => Outcome::ClientGone,
+        Err(Refused::Gone) => Outcome::ClientGone,
         Err(Refused::Error(error)) => fail(py, exchange, &error),
     };
     match close(&iterable) {
@@ -60,7 +60,7 @@ fn transmit(
         };
     }
     if let Ok(wrapper) = iterable.cast_exact::<FileWrapper>()
-        && exchange.is_started()
+        && exchange.is_started(py)
         && let Some((file, offset, length)) = wrapper.get().regular_file(py)
     {
         exchange.send_file(py, file, offset, length)?;
@@ -106,7 +106,7 @@ fn iterate(
         exchange.send(py, std::slice::from_ref(block), end)?;
         // Once the length is reached the iterator still runs to its end: code behind its last
         // `yield` is executed, and a block too many is found.
-        if exchange.wants_no_more() {
+        if exchange.wants_no_more(py) {
             break;
         }
     }

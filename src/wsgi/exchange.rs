@@ -2,13 +2,15 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use pyo3::exceptions::{PyAssertionError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyAssertionError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+use pyo3::sync::MutexExt;
+use pyo3::types::{PyBytes, PyList, PyString};
 
-use super::wire::{Body, Gone, Response, Start, Wire};
-use crate::http::response::{self, BadResponse, FieldKind};
-use crate::python::{self, Native};
+use super::response::Response;
+use super::wire::{Body, Start, Unsent, Wire};
+use crate::http::response;
+use crate::python;
 
 /// How far the response has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +77,7 @@ impl Callables {
 
 /// What keeps a block from being sent.
 pub enum Refused {
-    Gone(Gone),
+    Gone,
     /// The application's own doing.
     Error(PyErr),
 }
@@ -86,9 +88,12 @@ impl From<PyErr> for Refused {
     }
 }
 
-impl From<Gone> for Refused {
-    fn from(gone: Gone) -> Self {
-        Refused::Gone(gone)
+impl From<Unsent> for Refused {
+    fn from(unsent: Unsent) -> Self {
+        match unsent {
+            Unsent::Gone => Refused::Gone,
+            Unsent::Interrupted(error) => Refused::Error(error),
+        }
     }
 }
 
@@ -96,7 +101,7 @@ pub const NOT_STARTED: &str = "the application gave a body without calling start
 
 #[pymethods]
 impl Exchange {
-    #[pyo3(signature = (status, headers, exc_info = None, /))]
+    #[pyo3(signature = (status, headers, /, exc_info = None))]
     fn start_response<'py>(
         this: &Bound<'py, Self>,
         status: &Bound<'py, PyAny>,
@@ -131,7 +136,7 @@ impl Exchange {
             (Phase::Open, _) | (Phase::Started, Some(_)) => {}
         }
         state.phase = Phase::Open;
-        state.response.take_over(py, status, headers)?;
+        state.response.take_over(status, headers)?;
         state.phase = Phase::Started;
         drop(state);
         this.getattr(pyo3::intern!(py, "write"))
@@ -142,7 +147,7 @@ impl Exchange {
         let block = as_bytes(data)?;
         match self.send(py, std::slice::from_ref(block), End::Open) {
             Ok(()) => Ok(()),
-            Err(Refused::Gone(Gone)) => Err(pyo3::exceptions::PyConnectionAbortedError::new_err(
+            Err(Refused::Gone) => Err(pyo3::exceptions::PyConnectionAbortedError::new_err(
                 "the client has gone",
             )),
             Err(Refused::Error(error)) => Err(error),
@@ -165,8 +170,8 @@ impl Exchange {
         self.0.try_lock().map_err(busy)
     }
 
-    pub fn begin(&self, wire: Box<dyn Wire>, is_head: bool, date: &[u8; 29]) {
-        let mut state = self.own();
+    pub fn begin(&self, py: Python<'_>, wire: Box<dyn Wire>, is_head: bool, date: &[u8; 29]) {
+        let mut state = self.own(py);
         let state = &mut *state;
         state.phase = Phase::Open;
         state.is_head = is_head;
@@ -179,29 +184,29 @@ impl Exchange {
     }
 
     /// Ends the request, however it went: gives the wire back, and the status.
-    pub fn end(&self) -> (Box<dyn Wire>, u16) {
-        let mut state = self.own();
+    pub fn end(&self, py: Python<'_>) -> (Box<dyn Wire>, u16) {
+        let mut state = self.own(py);
         state.phase = Phase::Over;
         let wire = state.wire.take().expect("begin() put it there");
         (wire, state.response.status)
     }
 
-    /// For the worker itself, which is sure to be the one that serves the request. Another thread
-    /// may hold the lock only for the moment of a `write()`.
-    fn own(&self) -> MutexGuard<'_, State> {
+    /// For the worker itself. A thread of the application may be inside a `write()` and may need
+    /// the interpreter to come out of it, so the wait is a detached one.
+    fn own(&self, py: Python<'_>) -> MutexGuard<'_, State> {
         self.0
-            .lock()
+            .lock_py_attached(py)
             .expect("no holder of the lock can panic and go on")
     }
 
     /// Whether `start_response` has been called.
-    pub fn is_started(&self) -> bool {
-        matches!(self.own().phase, Phase::Started | Phase::Sent)
+    pub fn is_started(&self, py: Python<'_>) -> bool {
+        matches!(self.own(py).phase, Phase::Started | Phase::Sent)
     }
 
     /// Whether further blocks would be for nothing.
-    pub fn wants_no_more(&self) -> bool {
-        let state = self.own();
+    pub fn wants_no_more(&self, py: Python<'_>) -> bool {
+        let state = self.own(py);
         state.excess > 0 || (state.phase == Phase::Sent && state.is_bodyless())
     }
 
@@ -264,12 +269,16 @@ impl Exchange {
 
     /// Completes the response after the last block. An error text if it does not keep its promise.
     pub fn finish(&self, py: Python<'_>) -> Result<Option<String>, Refused> {
-        if !self.own().ended {
+        if !self.own(py).ended {
             self.send(py, &[], End::Here)?;
         }
-        let mut state = self.own();
+        let mut state = self.own(py);
         let declared = state.response.declared_length;
         match declared {
+            None if state.excess > 0 => Ok(Some(format!(
+                "the application gave {} bytes after the only block that its len() announced",
+                state.excess
+            ))),
             Some(declared) if state.excess > 0 => Ok(Some(format!(
                 "the application gave {} bytes more than its Content-Length of {declared}",
                 state.excess
@@ -288,7 +297,7 @@ impl Exchange {
 
     /// Replaces a response of which nothing has been sent by an error page, or cuts it.
     pub fn fail(&self, py: Python<'_>, status: u16) {
-        let mut state = self.own();
+        let mut state = self.own(py);
         if state.phase == Phase::Sent {
             if !state.ended {
                 state.cut();
@@ -348,6 +357,9 @@ impl State {
             return Ok(Admitted::Nothing);
         }
         let Some(declared) = self.response.declared_length else {
+            if self.ended {
+                self.excess += length;
+            }
             return Ok(Admitted::All);
         };
         let allowed = length.min(declared - self.sent);
@@ -395,78 +407,6 @@ impl State {
         let wire = self.wire.as_mut().expect("begin() put it there");
         wire.send(py, start, body, ended)?;
         Ok(())
-    }
-}
-
-impl Response {
-    fn clear(&mut self) {
-        self.status = 0;
-        self.status_line.clear();
-        self.fields.clear();
-        self.declared_length = None;
-        self.has_date = false;
-        self.has_server = false;
-    }
-
-    /// Checks and renders what the application passed to `start_response`.
-    fn take_over(
-        &mut self,
-        _py: Python<'_>,
-        status: &Bound<'_, PyAny>,
-        headers: &Bound<'_, PyList>,
-    ) -> PyResult<()> {
-        self.clear();
-        let line = bytes_of(status, || "status".into())?;
-        self.status = response::check_status(&line).map_err(bad)?;
-        self.status_line.extend_from_slice(&line);
-        for header in headers.iter() {
-            let pair = header.cast::<PyTuple>().ok().filter(|pair| pair.len() == 2);
-            let Some(pair) = pair else {
-                let text = "each response header is to be a tuple of name and value";
-                return Err(PyTypeError::new_err(text));
-            };
-            let (name, value) = (pair.get_item(0)?, pair.get_item(1)?);
-            let name = bytes_of(&name, || "the name of a header".into())?;
-            let value = bytes_of(&value, || {
-                format!("the value of header {}", String::from_utf8_lossy(&name))
-            })?;
-            match response::check_field(&name, &value).map_err(bad)? {
-                FieldKind::ContentLength(length) => {
-                    if self.declared_length.is_some_and(|other| other != length) {
-                        return Err(bad(BadResponse::RepeatedLength));
-                    }
-                    self.declared_length = Some(length);
-                    continue;
-                }
-                FieldKind::Date => self.has_date = true,
-                FieldKind::Server => self.has_server = true,
-                FieldKind::Plain => {}
-            }
-            response::write_field(&mut self.fields, &name, &value);
-        }
-        Ok(())
-    }
-}
-
-fn bad(reason: BadResponse) -> PyErr {
-    PyValueError::new_err(reason.to_string())
-}
-
-fn bytes_of<'a>(
-    value: &'a Bound<'_, PyAny>,
-    what: impl Fn() -> String,
-) -> PyResult<std::borrow::Cow<'a, [u8]>> {
-    match python::native(value) {
-        Native::Bytes(bytes) => Ok(bytes),
-        Native::NotLatin1 => Err(PyValueError::new_err(format!(
-            "{} holds characters that are not Latin-1 (PEP 3333, \"Unicode Issues\")",
-            what()
-        ))),
-        Native::NotStr => {
-            let kind = value.get_type().name()?;
-            let text = format!("{} is to be str, not {kind}", what());
-            Err(PyTypeError::new_err(text))
-        }
     }
 }
 

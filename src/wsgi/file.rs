@@ -53,24 +53,40 @@ impl FileWrapper {
 impl FileWrapper {
     /// The rest of a regular file, from where the object stands, under a descriptor of our own:
     /// it may be closed before everything has been sent. `None` for everything that only looks like
-    /// a file.
+    /// a file: `gzip.open()` has a descriptor too, but gives other bytes.
     pub fn regular_file(&self, py: Python<'_>) -> Option<(File, u64, u64)> {
-        let filelike = self.filelike.bind(py);
-        let fd: RawFd = filelike.call_method0("fileno").ok()?.extract().ok()?;
-        // Not the position of the descriptor, which is ahead by what the object has buffered.
-        let offset: u64 = filelike.call_method0("tell").ok()?.extract().ok()?;
-        // A text stream has a descriptor too, but other bytes than the file.
-        let mode: Option<String> = filelike.getattr("mode").and_then(|m| m.extract()).ok();
-        if mode.is_some_and(|mode| !mode.contains('b')) {
+        let mut filelike = self.filelike.bind(py).clone();
+        if type_name(&filelike)? == ("tempfile".into(), "_TemporaryFileWrapper".into()) {
+            filelike = filelike.getattr("file").ok()?;
+        }
+        let raw = match type_name(&filelike)? {
+            (module, name) if module == "_io" => match name.as_str() {
+                "FileIO" => filelike.clone(),
+                "BufferedReader" | "BufferedRandom" => filelike.getattr("raw").ok()?,
+                _ => return None,
+            },
+            _ => return None,
+        };
+        if type_name(&raw)? != ("_io".into(), "FileIO".into()) {
             return None;
         }
+        let fd: RawFd = raw.call_method0("fileno").ok()?.extract().ok()?;
+        // Not the position of the descriptor, which is ahead by what the object has buffered.
+        let offset: u64 = filelike.call_method0("tell").ok()?.extract().ok()?;
         let file = duplicate(fd).ok()?;
         let metadata = file.metadata().ok()?;
-        if !metadata.is_file() {
+        // Files of procfs have a content, but no size.
+        if !metadata.is_file() || metadata.len() == 0 {
             return None;
         }
         Some((file, offset, metadata.len().saturating_sub(offset)))
     }
+}
+
+fn type_name(object: &Bound<'_, PyAny>) -> Option<(String, String)> {
+    let kind = object.get_type();
+    let module = kind.module().ok()?.to_string();
+    Some((module, kind.name().ok()?.to_string()))
 }
 
 fn duplicate(fd: RawFd) -> io::Result<File> {

@@ -8,11 +8,13 @@ mod deliver;
 mod environ;
 mod exchange;
 mod file;
+mod names;
+mod response;
 mod wire;
 
 pub use environ::{Origin, Peer, Request, RequestBody, UnderscoreFields};
 pub use file::FileWrapper;
-pub use wire::{Body, Gone, Start, Wire};
+pub use wire::{Body, Start, Unsent, Wire};
 
 use pyo3::prelude::*;
 
@@ -76,7 +78,7 @@ impl Application {
         };
         let exchange = callables.exchange.bind(py).get();
         let is_head = request.head.method == b"HEAD";
-        exchange.begin(wire, is_head, self.date.render(unix_seconds));
+        exchange.begin(py, wire, is_head, self.date.render(unix_seconds));
         let outcome = match self.environs.build(py, request) {
             Ok(environ) => {
                 let start_response = callables.start_response.bind(py);
@@ -87,7 +89,7 @@ impl Application {
             }
             Err(error) => deliver::fail(py, exchange, &error),
         };
-        let (wire, status) = exchange.end();
+        let (wire, status) = exchange.end(py);
         self.exchange = Some(callables);
         (wire, status, outcome)
     }

@@ -6,20 +6,7 @@ use std::fs::File;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-/// Status and fields of a response as the application gave them, checked and rendered.
-#[derive(Debug, Default)]
-pub struct Response {
-    pub status: u16,
-    /// `200 OK`
-    pub status_line: Vec<u8>,
-    /// `Name: value\r\n`, without Content-Length.
-    pub fields: Vec<u8>,
-    pub declared_length: Option<u64>,
-    pub has_date: bool,
-    pub has_server: bool,
-    /// The value for `Date` where the application gave none.
-    pub date: [u8; 29],
-}
+use super::response::Response;
 
 /// With the first bytes: the head, and the length of the whole body where it is known.
 pub struct Start<'a> {
@@ -38,9 +25,14 @@ pub enum Body<'a, 'py> {
     },
 }
 
-/// The client left, or does not take bytes any more.
+/// Why a response cannot be sent on.
 #[derive(Debug)]
-pub struct Gone;
+pub enum Unsent {
+    /// The client left, or does not take bytes any more.
+    Gone,
+    /// A Python signal handler raised while a slow client was waited for.
+    Interrupted(PyErr),
+}
 
 /// One connection, for the length of one response.
 ///
@@ -54,7 +46,7 @@ pub trait Wire: Send + Any {
         start: Option<Start<'_>>,
         body: Body<'_, '_>,
         end: bool,
-    ) -> Result<(), Gone>;
+    ) -> Result<(), Unsent>;
 
     /// The response cannot be completed: the client must see that it was cut.
     fn cut(&mut self);

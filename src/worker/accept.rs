@@ -1,0 +1,116 @@
+//! Taking new connections: when, from which listener, and what to do when there are too many.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+use pyo3::prelude::*;
+
+use super::connection::Connection;
+use super::outlet::Outlet;
+use super::{FIRST_LISTENER, Id, Worker};
+use crate::log;
+use crate::scoreboard::Counter;
+use crate::sys::clock::{Nanos, SECOND, nanos};
+use crate::sys::socket;
+
+/// After `accept` failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Nanos = SECOND;
+
+/// Whether new connections are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Accepting {
+    Yes,
+    /// All connections are in use.
+    Full,
+    /// The system has no descriptors or memory left; until then.
+    Paused(Nanos),
+    /// The worker drains.
+    Never,
+}
+
+impl Worker<'_> {
+    pub(super) fn listen(&mut self) -> io::Result<()> {
+        for (index, listener) in self.listeners.iter().enumerate() {
+            // EPOLLEXCLUSIVE: a new connection wakes one idle worker, not all of them (epoll_ctl(2)).
+            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
+            let event = EpollEvent::new(flags, FIRST_LISTENER + index as u64);
+            self.epoll.add(listener, event)?;
+        }
+        self.accepting = Accepting::Yes;
+        Ok(())
+    }
+
+    pub(super) fn stop_listening(&mut self, accepting: Accepting) {
+        if self.accepting == Accepting::Yes {
+            for listener in &self.listeners {
+                let _ = self.epoll.delete(listener);
+            }
+        }
+        self.accepting = accepting;
+    }
+
+    pub(super) fn accept(&mut self, py: Python<'_>, listener: usize) {
+        let (socket, peer) = match socket::accept(self.listeners[listener].as_fd()) {
+            Ok(Some(accepted)) => accepted,
+            Ok(None) => return,
+            Err(error) => {
+                let pause = ACCEPT_PAUSE / SECOND;
+                log::error!("cannot accept a connection: {error}; trying again in {pause} s");
+                self.stop_listening(Accepting::Paused(self.now + ACCEPT_PAUSE));
+                self.wake_at(self.now + ACCEPT_PAUSE);
+                return;
+            }
+        };
+        self.row.count(Counter::Connections, 1);
+        if self.connections.len() >= self.settings.limits.max_connections {
+            self.close_oldest_idle();
+        }
+        let limits = &self.settings.limits;
+        let outlet = Outlet::new(socket, limits.output_buffer, limits.send_timeout);
+        let mut connection = Connection::new(outlet, listener, peer);
+        connection.deadline = self.now + nanos(limits.head_timeout);
+        let deadline = connection.deadline;
+        self.epoch = self.epoch.wrapping_add(1);
+        connection.epoch = self.epoch;
+        let place = self.connections.insert(connection);
+        let id = Id::new(place, self.epoch);
+        self.row.set_connections(self.connections.len());
+        let full = self.connections.len() >= limits.max_connections;
+        if full && !self.connections.iter().any(|(_, c)| c.is_idle()) {
+            self.stop_listening(Accepting::Full);
+        }
+        self.wake_at(deadline);
+        // Its request is there already, more often than not.
+        self.serve(py, id, EpollFlags::EPOLLIN);
+    }
+
+    /// An idle connection is worth less than a new one.
+    pub(super) fn close_oldest_idle(&mut self) {
+        let idle = self.connections.iter().filter(|(_, c)| c.is_idle());
+        if let Some((place, _)) = idle.min_by_key(|(_, c)| c.deadline) {
+            self.close(place);
+        }
+    }
+
+    /// Idle siblings are the better place for a new connection while others wait here. But it may
+    /// be this worker that the kernel has woken for it, so one is left waiting for one round only.
+    pub(super) fn accept_if_idle(&mut self, py: Python<'_>, waiting: Option<usize>, ready: usize) {
+        let Some(listener) = waiting.filter(|_| self.accepting == Accepting::Yes) else {
+            self.owes_accept = false;
+            return;
+        };
+        if ready > 0 && !std::mem::replace(&mut self.owes_accept, true) {
+            return;
+        }
+        self.owes_accept = false;
+        self.accept(py, listener);
+    }
+
+    pub(super) fn resume_listening(&mut self) {
+        if let Err(error) = self.listen() {
+            log::error!("cannot listen again: {error}");
+            self.drain();
+        }
+    }
+}
