@@ -25,6 +25,8 @@ pub(super) enum Accepting {
     Full,
     /// The system has no descriptors or memory left; until then.
     Paused(Nanos),
+    /// The worker drains, but the kernel may have woken it alone for one more.
+    Last,
     /// The worker drains.
     Never,
 }
@@ -77,7 +79,8 @@ impl Worker<'_> {
         let id = Id::new(place, self.epoch);
         self.row.set_connections(self.connections.len());
         let full = self.connections.len() >= limits.max_connections;
-        if full && !self.connections.iter().any(|(_, c)| c.is_idle()) {
+        let goes_on = self.accepting == Accepting::Yes;
+        if full && goes_on && !self.connections.iter().any(|(_, c)| c.is_idle()) {
             self.stop_listening(Accepting::Full);
         }
         self.wake_at(deadline);
@@ -105,6 +108,17 @@ impl Worker<'_> {
         }
         self.owes_accept = false;
         self.accept(py, listener);
+    }
+
+    /// A connection that an exclusive waiter was woken for wakes no other: left in the queue it would
+    /// wait there until the next one comes.
+    pub(super) fn accept_last(&mut self, py: Python<'_>) {
+        for listener in 0..self.listeners.len() {
+            self.accept(py, listener);
+        }
+        self.accepting = Accepting::Never;
+        self.listeners.clear();
+        self.part();
     }
 
     pub(super) fn resume_listening(&mut self) {

@@ -84,6 +84,8 @@ const READ: usize = 64 * 1024;
 const BODIES_IN_MEMORY: usize = 64 << 20;
 /// How long a client may go on sending after it was refused.
 const LINGER: Nanos = 5 * SECOND;
+/// For a request that was sent before the client could know that the worker drains.
+const PARTING: Nanos = SECOND;
 /// How long the requests of one connection are served in a row.
 const TURN: Nanos = MILLISECOND;
 /// Time limits are looked at no more often than this.
@@ -199,7 +201,7 @@ impl<'a> Worker<'a> {
         let mut events = [EpollEvent::empty(); BATCH];
         loop {
             self.row.set_state(match self.accepting {
-                Accepting::Never => State::Draining,
+                Accepting::Last | Accepting::Never => State::Draining,
                 _ => State::Idle,
             });
             let count = self.wait(py, &mut events)?;
@@ -231,17 +233,15 @@ impl<'a> Worker<'a> {
             if let Some(leave @ (Leave::Now | Leave::Child)) = self.leave {
                 return Ok(leave);
             }
-            self.accept_if_idle(py, waiting, ready);
+            match self.accepting {
+                Accepting::Last => self.accept_last(py),
+                _ => self.accept_if_idle(py, waiting, ready),
+            }
             if self.now >= self.next_sweep {
                 self.sweep(py);
             }
-            if self.leave == Some(Leave::Drained) {
-                if ready == 0 {
-                    self.close_idle();
-                }
-                if self.connections.is_empty() {
-                    return Ok(Leave::Drained);
-                }
+            if self.leave == Some(Leave::Drained) && self.connections.is_empty() {
+                return Ok(Leave::Drained);
             }
         }
     }
@@ -250,8 +250,6 @@ impl<'a> Worker<'a> {
     fn wait(&self, py: Python<'_>, events: &mut [EpollEvent]) -> io::Result<usize> {
         let until = match (self.leave, self.next_sweep) {
             _ if !self.runnable.is_empty() => Some(0),
-            // Drained connections that are idle are closed once nothing of theirs is waiting.
-            (Some(_), _) if self.connections.iter().any(|(_, c)| c.is_idle()) => Some(0),
             (Some(_), _) if self.connections.is_empty() => Some(0),
             (_, Nanos::MAX) => None,
             (_, sweep) => Some(sweep),
@@ -313,16 +311,24 @@ impl<'a> Worker<'a> {
     fn drain(&mut self) {
         if self.leave.is_none() {
             self.leave = Some(Leave::Drained);
-            self.stop_listening(Accepting::Never);
-            self.listeners.clear();
-            let soon = self.now + SECOND;
-            for (_, connection) in &mut self.connections {
-                if let Phase::Linger = connection.phase {
-                    connection.deadline = connection.deadline.min(soon);
-                }
+            match self.accepting {
+                Accepting::Yes => self.stop_listening(Accepting::Last),
+                _ => self.stop_listening(Accepting::Never),
             }
-            self.next_sweep = self.next_sweep.min(soon);
+            self.part();
         }
+    }
+
+    /// Who is idle while the worker drains has a moment for a request that is on its way, and is told
+    /// with its response that the connection ends.
+    fn part(&mut self) {
+        let soon = self.now + PARTING;
+        for (_, connection) in &mut self.connections {
+            if connection.is_idle() || matches!(connection.phase, Phase::Linger) {
+                connection.deadline = connection.deadline.min(soon);
+            }
+        }
+        self.next_sweep = self.next_sweep.min(soon);
     }
 
     /// The connection an event or a reminder is about, if it still exists.
@@ -370,18 +376,6 @@ impl<'a> Worker<'a> {
         self.row.set_connections(self.connections.len());
         if self.accepting == Accepting::Full {
             self.resume_listening();
-        }
-    }
-
-    fn close_idle(&mut self) {
-        let idle: Vec<usize> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| connection.is_idle())
-            .map(|(id, _)| id)
-            .collect();
-        for id in idle {
-            self.close(id);
         }
     }
 
