@@ -10,4 +10,5 @@ mod pools;
 mod processes;
 mod start;
 mod support;
+mod torture;
 mod wsgi;
