@@ -13,4 +13,5 @@ mod processes;
 mod regressions;
 mod start;
 mod support;
+mod torture;
 mod wsgi;
