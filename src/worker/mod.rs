@@ -68,6 +68,15 @@ const SWEEP: Nanos = 100 * MILLISECOND;
 /// After `accept` failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Nanos = SECOND;
 
+/// How long a worker that drains leaves idle connections open. A client that uses one of them meanwhile
+/// is answered, with `Connection: close`; closing at once would cut off each request that is on its
+/// way. What is idle for longer is unlikely to be used in the very moment of the close.
+const PARTING: Nanos = 500 * MILLISECOND;
+/// Connections per listener that a worker still takes when it finds them together with the order to
+/// drain: epoll may have woken it alone for them (EPOLLEXCLUSIVE), and nobody else before the next one
+/// arrives.
+const LAST_ACCEPTS: usize = 4;
+
 /// How a worker came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leave {
@@ -119,6 +128,8 @@ pub struct Worker<'a> {
     next_sweep: Nanos,
     refusals: Throttle,
     leave: Option<Leave>,
+    /// When idle connections are closed, once the worker drains.
+    parting: Nanos,
 }
 
 impl<'a> Worker<'a> {
@@ -152,6 +163,7 @@ impl<'a> Worker<'a> {
             next_sweep: Nanos::MAX,
             refusals: Throttle::new(5),
             leave: None,
+            parting: 0,
         };
         let watch = |fd: std::os::fd::BorrowedFd<'_>, token| {
             worker
@@ -179,10 +191,17 @@ impl<'a> Worker<'a> {
             self.row.count(Counter::WakeUps, 1);
             let mut ready = 0;
             let mut listener = None;
+            // First of all: a response given after the order to drain says that the connection ends.
             for event in &events[..count] {
                 match event.data() {
                     ORDERS => self.take_orders()?,
                     SIGNAL => self.take_signals(),
+                    _ => {}
+                }
+            }
+            for event in &events[..count] {
+                match event.data() {
+                    ORDERS | SIGNAL => {}
                     token if token >= FIRST_LISTENER => listener = Some(token - FIRST_LISTENER),
                     id => {
                         ready += 1;
@@ -204,7 +223,11 @@ impl<'a> Worker<'a> {
                 self.sweep(py);
             }
             if self.leave == Some(Leave::Drained) {
-                if ready == 0 {
+                if listener.is_some() {
+                    self.accept_the_last(py);
+                }
+                self.listeners.clear();
+                if ready == 0 && self.now >= self.parting {
                     self.close_idle();
                 }
                 if self.connections.is_empty() {
@@ -217,8 +240,10 @@ impl<'a> Worker<'a> {
     /// Waits for something to do; the only place where other Python threads may run.
     fn wait(&self, py: Python<'_>, events: &mut [EpollEvent]) -> io::Result<usize> {
         let until = match (self.leave, self.next_sweep) {
-            // Drained connections that are idle are closed once nothing of theirs is waiting.
-            (Some(_), _) if self.connections.iter().any(|(_, c)| c.is_idle()) => Some(0),
+            // Idle connections are closed once nothing of theirs is waiting.
+            (Some(_), next) if self.connections.iter().any(|(_, c)| c.is_idle()) => {
+                Some(next.min(self.parting))
+            }
             (Some(_), _) if self.connections.is_empty() => Some(0),
             (_, Nanos::MAX) => None,
             (_, sweep) => Some(sweep),
@@ -266,8 +291,21 @@ impl<'a> Worker<'a> {
     fn drain(&mut self) {
         if self.leave.is_none() {
             self.leave = Some(Leave::Drained);
+            // Well within the time after which what is left is killed.
+            let grace = nanos(self.settings.limits.graceful_timeout);
+            self.parting = self.now.saturating_add(PARTING.min(grace / 2));
+            if self.accepting != Accepting::Yes {
+                self.listeners.clear();
+            }
             self.stop_listening(Accepting::Never);
-            self.listeners.clear();
+        }
+    }
+
+    fn accept_the_last(&mut self, py: Python<'_>) {
+        for index in 0..self.listeners.len() {
+            for _ in 0..LAST_ACCEPTS {
+                self.accept(py, index);
+            }
         }
     }
 
@@ -288,7 +326,9 @@ impl<'a> Worker<'a> {
                 let _ = self.epoll.delete(listener);
             }
         }
-        self.accepting = accepting;
+        if self.accepting != Accepting::Never {
+            self.accepting = accepting;
+        }
     }
 
     fn accept(&mut self, py: Python<'_>, listener: usize) {
