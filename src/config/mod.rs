@@ -9,6 +9,7 @@
 mod bind;
 mod command;
 mod layers;
+mod reload;
 mod setting;
 mod settings;
 mod table;
