@@ -6,6 +6,7 @@ mod elf;
 mod http;
 mod layering;
 mod processes;
+mod reload;
 mod start;
 mod support;
 mod wsgi;

@@ -107,6 +107,7 @@ impl Workers {
         let (word, until) = match order {
             Order::Drain => (order::DRAIN, now.saturating_add(grace)),
             Order::Stop => (order::STOP, now + STOP_GRACE),
+            Order::Scale { .. } => return,
         };
         self.mood = match self.mood {
             Mood::Serving => Mood::Leaving { until },

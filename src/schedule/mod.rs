@@ -3,7 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod backoff;
+mod generations;
 mod pool;
 
-pub use backoff::{Backoff, STABLE};
+pub use generations::{Action, Cause, Event, Generations, News, Number, Terms};
 pub use pool::{Pool, Verdict};

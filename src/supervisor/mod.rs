@@ -26,7 +26,7 @@ use crate::sys::notify::Notifier;
 use crate::sys::signal::Inbox;
 use crate::sys::title;
 use app::{App, News};
-use generation::{Generation, Said, nanos};
+use generation::{Failure, Generation, Said, nanos};
 
 /// The program `rswsgi`: the only place where errors become messages and exit statuses.
 pub fn main() -> ExitCode {
@@ -43,11 +43,16 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: Vec<OsString>) -> Result<()> {
-    match config::parse(arguments.into_iter(), |name| std::env::var_os(name))? {
+    match configuration(&arguments)? {
         Invocation::Print(text) => print(&text),
         Invocation::Check(settings) => check(&settings),
-        Invocation::Serve(settings) => serve(settings),
+        Invocation::Serve(settings) => serve(arguments, settings),
     }
+}
+
+/// Reads the settings: at the start, and again for each reload.
+fn configuration(arguments: &[OsString]) -> Result<Invocation> {
+    config::parse(arguments.iter().cloned(), |name| std::env::var_os(name))
 }
 
 /// `println!` would panic when nobody reads.
@@ -70,7 +75,7 @@ fn check(settings: &Settings) -> Result<()> {
                 wait_for(&generation, deadline);
                 return print(&format!("{}: ok (Python {python})\n", settings.target));
             }
-            Said::Failed { reason, traceback } => {
+            Said::Failed(Failure { reason, traceback }) => {
                 wait_for(&generation, deadline);
                 let message = format!("cannot serve {}: {reason}\n{traceback}", settings.target);
                 return Err(Error::new(Exit::Config, message.trim_end()));
@@ -83,7 +88,7 @@ fn check(settings: &Settings) -> Result<()> {
         }
         let now = clock::now();
         if now >= deadline {
-            generation.kill(now);
+            generation.kill();
             let message = format!("importing {} took too long", settings.target);
             return Err(Error::new(Exit::Config, message));
         }
@@ -118,6 +123,8 @@ enum Course {
 }
 
 struct Supervisor {
+    /// As they were given: the title has overwritten the originals.
+    arguments: Vec<OsString>,
     /// A list from the first day, although the command line names one.
     apps: Vec<App>,
     signals: Inbox,
@@ -125,20 +132,26 @@ struct Supervisor {
     course: Course,
 }
 
-fn serve(settings: Settings) -> Result<()> {
+/// Signals the supervisor takes.
+const SIGNALS: [Signal; 6] = [
+    Signal::SIGTERM,
+    Signal::SIGQUIT,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+];
+
+fn serve(arguments: Vec<OsString>, settings: Settings) -> Result<()> {
     title::release_environment();
     title::set("rswsgi", "rswsgi: supervisor");
-    let signals = Inbox::hooked(&[
-        Signal::SIGTERM,
-        Signal::SIGQUIT,
-        Signal::SIGINT,
-        Signal::SIGHUP,
-    ])
-    .map_err(|error| Error::io("cannot install signal handlers", &error))?;
+    let signals = Inbox::hooked(&SIGNALS)
+        .map_err(|error| Error::io("cannot install signal handlers", &error))?;
     let variable = |name: &str| std::env::var_os(name);
     let passed = net::passed(variable, std::process::id())?;
     let listeners = net::open(&settings.bind, &passed, settings.backlog)?;
     let mut supervisor = Supervisor {
+        arguments,
         apps: vec![App::new(settings, listeners)],
         signals,
         notifier: notifier(),
@@ -146,7 +159,9 @@ fn serve(settings: Settings) -> Result<()> {
     };
     let now = clock::now();
     for app in &mut supervisor.apps {
-        app.start(now)?;
+        if let Some(News::Failed(error)) = app.begin(now) {
+            return Err(error);
+        }
     }
     supervisor.run()
 }
@@ -168,17 +183,15 @@ impl Supervisor {
         loop {
             self.wait();
             let now = clock::now();
-            while let Some(signal) = self.signals.take() {
-                self.obey(signal, now);
-            }
-            for index in 0..self.apps.len() {
-                match self.apps[index].settle(now) {
-                    Some(News::Ready) => self.notify("READY=1"),
-                    Some(News::Failed(error)) => {
+            let mut news = self.take_signals(now);
+            news.extend(self.apps.iter_mut().filter_map(|app| app.settle(now)));
+            for news in news {
+                match news {
+                    News::Settled => self.tell_status(),
+                    News::Failed(error) => {
                         failed = Some(error);
                         self.advance(Course::Stopping, now);
                     }
-                    None => {}
                 }
             }
             if self.course != Course::Serving && self.apps.iter().all(App::is_gone) {
@@ -193,6 +206,67 @@ impl Supervisor {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// Signals in the order of their arrival, except that one reload stands for many.
+    fn take_signals(&mut self, now: Nanos) -> Vec<News> {
+        let mut reload = false;
+        while let Some(signal) = self.signals.take() {
+            match signal {
+                Signal::SIGHUP => reload = true,
+                signal => self.obey(signal, now),
+            }
+        }
+        match reload {
+            true => self.reload(now),
+            false => Vec::new(),
+        }
+    }
+
+    /// Reads the configuration anew and starts a generation with it; what serves goes on serving until
+    /// that one is ready.
+    fn reload(&mut self, now: Nanos) -> Vec<News> {
+        if self.course != Course::Serving {
+            log::info!("not reloading: the server stops");
+            return Vec::new();
+        }
+        log::info!("reloading (SIGHUP)");
+        if self.apps.iter().all(App::has_served) {
+            // sd_notify(3): the time tells this reload from one that was asked for later.
+            let micros = now / 1000;
+            self.notify(&format!(
+                "RELOADING=1\nMONOTONIC_USEC={micros}\nSTATUS=reloading"
+            ));
+        }
+        let read = match configuration(&self.arguments) {
+            Ok(Invocation::Serve(settings)) => Ok(settings),
+            Ok(_) => Err(Error::new(
+                Exit::Config,
+                "the configuration no longer asks to serve",
+            )),
+            Err(error) => Err(error),
+        };
+        let apps = self.apps.iter_mut();
+        apps.filter_map(|app| match &read {
+            Ok(settings) => app.reload(settings.clone(), now),
+            Err(error) => app.cannot_reload(error),
+        })
+        .collect()
+    }
+
+    fn tell_status(&self) {
+        let states: Vec<&str> = self.apps.iter().map(|app| app.status.as_str()).collect();
+        // One line each (sd_notify(3)), and not a page.
+        let shown = states.join("; ");
+        let shown: String = shown
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(400)
+            .collect();
+        match self.apps.iter().all(App::is_settled) {
+            true => self.notify(&format!("READY=1\nSTATUS={shown}")),
+            false => self.notify(&format!("STATUS={shown}")),
         }
     }
 
@@ -219,7 +293,8 @@ impl Supervisor {
                 log::info!("stopping now ({signal})");
                 self.advance(Course::Stopping, now);
             }
-            (Signal::SIGHUP, _) => log::warning!("SIGHUP: reload is not available yet"),
+            (Signal::SIGTTIN, _) => self.apps.iter().for_each(|app| app.scale(1)),
+            (Signal::SIGTTOU, _) => self.apps.iter().for_each(|app| app.scale(-1)),
             _ => {}
         }
     }

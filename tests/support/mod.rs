@@ -6,6 +6,7 @@
 //! test has its own directory, sockets and processes.
 
 pub mod client;
+pub mod load;
 pub mod log;
 pub mod notes;
 pub mod peer;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use client::{Client, Response};
+pub use load::Load;
 pub use peer::{UnderTest, only_rswsgi, under_test};
 pub use process::Pid;
 pub use python::pythons;
