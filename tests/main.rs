@@ -9,4 +9,5 @@ mod processes;
 mod reload;
 mod start;
 mod support;
+mod upgrade;
 mod wsgi;

@@ -163,6 +163,24 @@ pub struct Generations {
     restart_at: Option<Nanos>,
 }
 
+/// What outlives the program when it replaces itself; nothing starts or is about to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quiet {
+    pub next: Number,
+    pub terms: Terms,
+    pub restart_at: Option<Nanos>,
+    pub entries: Vec<Standing>,
+}
+
+/// Where a generation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    pub number: Number,
+    /// [`Stage::Serving`] or [`Stage::Leaving`].
+    pub stage: Stage,
+    pub started: Nanos,
+}
+
 impl Generations {
     pub fn new() -> Self {
         Self {
@@ -173,6 +191,44 @@ impl Generations {
             wanted: None,
             backoff: Backoff::default(),
             restart_at: None,
+        }
+    }
+
+    /// `None` while a generation starts, ends without having served, or is wanted.
+    pub fn quiet(&self) -> Option<Quiet> {
+        if self.course != Course::Running || self.wanted.is_some() || self.is_coming() {
+            return None;
+        }
+        let standing = |entry: &Entry| Standing {
+            number: entry.number,
+            stage: entry.stage,
+            started: entry.started,
+        };
+        Some(Quiet {
+            next: self.next,
+            terms: self.terms,
+            restart_at: self.restart_at,
+            entries: self.entries.iter().map(standing).collect(),
+        })
+    }
+
+    pub fn resume(quiet: Quiet) -> Self {
+        let terms = quiet.terms;
+        let entry = |standing: Standing| Entry {
+            number: standing.number,
+            stage: standing.stage,
+            cause: Cause::Restart,
+            terms,
+            started: standing.started,
+        };
+        Self {
+            entries: quiet.entries.into_iter().map(entry).collect(),
+            next: quiet.next,
+            course: Course::Running,
+            terms,
+            wanted: None,
+            backoff: Backoff::default(),
+            restart_at: quiet.restart_at,
         }
     }
 

@@ -6,5 +6,7 @@ mod backoff;
 mod generations;
 mod pool;
 
-pub use generations::{Action, Cause, Event, Generations, News, Number, Terms};
+pub use generations::{
+    Action, Cause, Event, Generations, News, Number, Quiet, Stage, Standing, Terms,
+};
 pub use pool::{Pool, Verdict};

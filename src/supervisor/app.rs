@@ -3,13 +3,18 @@
 
 #![forbid(unsafe_code)]
 
+use std::os::fd::{AsFd, BorrowedFd};
+
 use super::generation::{Failure, Generation, Said, cpus, nanos};
+use super::hand_over::{AppState, GenerationState, HandedStage, take};
 use crate::config::{Settings, Target, show_duration};
-use crate::error::{Error, Exit};
+use crate::error::{Error, Exit, Result};
 use crate::link::{Order, Purpose};
 use crate::log;
-use crate::net::{self, Listener};
-use crate::schedule::{Action, Cause, Event, Generations, News as Told, Number, Terms};
+use crate::net::{self, HandedListener, Listener};
+use crate::schedule::{
+    Action, Cause, Event, Generations, News as Told, Number, Quiet, Stage, Standing, Terms,
+};
 use crate::scoreboard::Totals;
 use crate::sys::clock::{MILLISECOND, Nanos};
 use crate::sys::process::Ended;
@@ -61,6 +66,90 @@ impl App {
             plan: Generations::new(),
             past: Totals::default(),
             status: String::new(),
+        }
+    }
+
+    /// For the program that replaces this one; `None` while a generation starts or is about to.
+    pub fn hand_over(&self) -> Option<Result<AppState>> {
+        let quiet = self.plan.quiet()?;
+        let settings = serde_json::to_value(&self.settings).map_err(|error| {
+            let message = format!("cannot hand over the settings: {error}");
+            Error::new(Exit::Internal, message)
+        });
+        let stage = |stage: Stage| match stage {
+            Stage::Leaving { until } | Stage::Starting { until } | Stage::Ending { until, .. } => {
+                HandedStage::Leaving { until }
+            }
+            Stage::Serving => HandedStage::Serving,
+        };
+        let generations = quiet.entries.iter().filter_map(|entry| {
+            let generation = &self.generations[self.index(entry.number)?];
+            Some(generation.hand_over(stage(entry.stage)))
+        });
+        Some(settings.map(|settings| AppState {
+            settings,
+            listeners: self.listeners.iter().map(Listener::hand_over).collect(),
+            generations: generations.collect(),
+            next: quiet.next,
+            restart_at: quiet.restart_at,
+            totals: self.past.by_name(),
+        }))
+    }
+
+    /// The descriptors that are handed over.
+    pub fn handed(&self) -> Vec<BorrowedFd<'_>> {
+        let mut handed: Vec<_> = self.listeners.iter().map(AsFd::as_fd).collect();
+        for Generation {
+            child,
+            channel,
+            scoreboard,
+            ..
+        } in &self.generations
+        {
+            handed.extend([child.as_fd(), channel.as_fd(), scoreboard.as_fd()]);
+        }
+        handed
+    }
+
+    /// Takes over what the program before had, by duplicates: until all is well nothing of it changes.
+    pub fn resume(state: &AppState, read: impl FnOnce() -> Result<Settings>) -> Result<Self> {
+        let settings = match serde_json::from_value(state.settings.clone()) {
+            Ok(settings) => settings,
+            // Of another version.
+            Err(_) => read()?,
+        };
+        let listener = |handed: &HandedListener| {
+            Listener::resume(handed, take(handed.spec.fd, &handed.spec.name)?)
+        };
+        let listeners = state.listeners.iter().map(listener);
+        let generations = state.generations.iter();
+        let quiet = Quiet {
+            next: state.next,
+            terms: terms(&settings),
+            restart_at: state.restart_at,
+            entries: generations.clone().map(entry).collect(),
+        };
+        let generations = generations.map(|state| Generation::resume(state, &settings));
+        let plan = Generations::resume(quiet);
+        let status = match plan.serving() {
+            Some(number) => serving(&settings, number),
+            None => String::new(),
+        };
+        Ok(Self {
+            listeners: listeners.collect::<Result<_>>()?,
+            generations: generations.collect::<Result<_>>()?,
+            candidate: None,
+            plan,
+            past: Totals::from_names(&state.totals),
+            status,
+            settings,
+        })
+    }
+
+    /// Once all is taken over: from now on socket files are removed by this program.
+    pub fn own_files(&mut self, state: &AppState) {
+        for (listener, handed) in self.listeners.iter_mut().zip(&state.listeners) {
+            listener.own_file(handed);
         }
     }
 
@@ -295,7 +384,7 @@ impl App {
     fn serves(&mut self, number: Number, cause: Cause, now: Nanos) -> Option<News> {
         let generation = &self.generations[self.index(number)?];
         self.settings = generation.settings.clone();
-        self.status = format!("serving {} (generation {number})", self.settings.target);
+        self.status = serving(&self.settings, number);
         log::info!(
             "{}serving {} on {} with {} (Python {}, generation {number}, {} ms)",
             match cause {
@@ -377,11 +466,26 @@ impl Gone {
     }
 }
 
+fn entry(state: &GenerationState) -> Standing {
+    Standing {
+        number: state.number,
+        stage: match state.stage {
+            HandedStage::Serving => Stage::Serving,
+            HandedStage::Leaving { until } => Stage::Leaving { until },
+        },
+        started: state.started,
+    }
+}
+
 fn terms(settings: &Settings) -> Terms {
     Terms {
         start: nanos(settings.limits.start_timeout),
         grace: nanos(settings.limits.graceful_timeout),
     }
+}
+
+fn serving(settings: &Settings, number: Number) -> String {
+    format!("serving {} (generation {number})", settings.target)
 }
 
 fn workers(count: u32) -> String {

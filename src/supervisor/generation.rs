@@ -5,7 +5,9 @@
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
+use super::hand_over::{self, GenerationState, HandedStage, take};
 use super::interpreter;
 use crate::config::Settings;
 use crate::error::{Error, Result};
@@ -89,6 +91,48 @@ impl Generation {
             scoreboard,
             failure: None,
             python: String::new(),
+        })
+    }
+
+    /// For the program that replaces this one.
+    pub fn hand_over(&self, stage: HandedStage) -> GenerationState {
+        GenerationState {
+            number: self.number,
+            started: self.started,
+            stage,
+            pid: self.child.pid().as_raw(),
+            pidfd: hand_over::number(&self.child),
+            channel: hand_over::number(&self.channel),
+            is_silent: self.is_silent,
+            scoreboard: hand_over::number(&self.scoreboard),
+            layout: Scoreboard::layout(),
+            python: self.python.clone(),
+        }
+    }
+
+    /// Takes over what the program before had.
+    pub fn resume(state: &GenerationState, settings: &Settings) -> Result<Self> {
+        let refused = |error: std::io::Error| {
+            let doing = format_args!("cannot take over generation {}", state.number);
+            Error::io(doing, &error)
+        };
+        let pidfd = take(state.pidfd, "a master")?;
+        let scoreboard = take(state.scoreboard, "a scoreboard")?;
+        let scoreboard = match state.layout == Scoreboard::layout() {
+            true => Scoreboard::map(scoreboard),
+            // Its counters would be read as others: they are left out of the totals.
+            false => Scoreboard::create(1),
+        };
+        Ok(Self {
+            number: state.number,
+            started: state.started,
+            settings: settings.clone(),
+            child: Child::inherit(Pid::from_raw(state.pid), pidfd).map_err(refused)?,
+            channel: Channel::from_fd(take(state.channel, "a channel")?),
+            is_silent: state.is_silent,
+            scoreboard: scoreboard.map_err(refused)?,
+            failure: None,
+            python: state.python.clone(),
         })
     }
 

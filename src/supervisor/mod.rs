@@ -6,11 +6,14 @@
 
 mod app;
 mod generation;
+mod hand_over;
 mod interpreter;
+mod upgrade;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, RawFd};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,15 +21,17 @@ use nix::sys::signal::Signal;
 
 use crate::config::{self, Invocation, Settings};
 use crate::error::{Error, Exit, Result};
-use crate::link::Purpose;
+use crate::link::{Purpose, VERSION};
 use crate::log;
 use crate::net;
 use crate::sys::clock::{self, Nanos};
 use crate::sys::notify::Notifier;
-use crate::sys::signal::Inbox;
+use crate::sys::signal::{Inbox, release};
 use crate::sys::title;
 use app::{App, News};
 use generation::{Failure, Generation, Said, nanos};
+use hand_over::{HandOver, Task};
+use upgrade::Upgrade;
 
 /// The program `rswsgi`: the only place where errors become messages and exit statuses.
 pub fn main() -> ExitCode {
@@ -43,6 +48,17 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: Vec<OsString>) -> Result<()> {
+    let task = std::env::var(hand_over::VARIABLE);
+    match task.ok().as_deref().and_then(Task::read) {
+        None => {}
+        Some(Task::Check { state, reply }) => {
+            log::set_identity("upgrade check".into());
+            return upgrade::answer(&arguments, state, reply);
+        }
+        Some(task @ (Task::TakeOver { state, before } | Task::Return { state, before })) => {
+            return resume(arguments, task, state, before);
+        }
+    }
     match configuration(&arguments)? {
         Invocation::Print(text) => print(&text),
         Invocation::Check(settings) => check(&settings),
@@ -130,14 +146,18 @@ struct Supervisor {
     signals: Inbox,
     notifier: Option<Notifier>,
     course: Course,
+    /// Where this program was started from.
+    program: Result<PathBuf>,
+    upgrade: Option<Upgrade>,
 }
 
 /// Signals the supervisor takes.
-const SIGNALS: [Signal; 6] = [
+const SIGNALS: [Signal; 7] = [
     Signal::SIGTERM,
     Signal::SIGQUIT,
     Signal::SIGINT,
     Signal::SIGHUP,
+    Signal::SIGUSR2,
     Signal::SIGTTIN,
     Signal::SIGTTOU,
 ];
@@ -156,6 +176,8 @@ fn serve(arguments: Vec<OsString>, settings: Settings) -> Result<()> {
         signals,
         notifier: notifier(),
         course: Course::Serving,
+        program: upgrade::program(),
+        upgrade: None,
     };
     let now = clock::now();
     for app in &mut supervisor.apps {
@@ -163,6 +185,52 @@ fn serve(arguments: Vec<OsString>, settings: Settings) -> Result<()> {
             return Err(error);
         }
     }
+    supervisor.run()
+}
+
+/// Goes on where the program that was executed in this process before left off.
+fn resume(arguments: Vec<OsString>, task: Task, state: RawFd, before: RawFd) -> Result<()> {
+    title::release_environment();
+    title::set("rswsgi", "rswsgi: supervisor");
+    let read = || match configuration(&arguments)? {
+        Invocation::Serve(settings) => Ok(settings),
+        _ => Err(Error::new(
+            Exit::Config,
+            "the arguments do not ask to serve",
+        )),
+    };
+    let take_over = || {
+        let handed = HandOver::read(state)?;
+        let apps = handed.apps.iter().map(|app| App::resume(app, read));
+        Ok((apps.collect::<Result<Vec<_>>>()?, handed))
+    };
+    let (mut apps, handed) = match (take_over(), task) {
+        (Ok(taken), _) => taken,
+        (Err(error), Task::Return { .. }) => return Err(error),
+        (Err(error), _) => return Err(upgrade::go_back(&arguments, state, before, &error)),
+    };
+    let signals = Inbox::hooked(&SIGNALS)
+        .map_err(|error| Error::io("cannot install signal handlers", &error))?;
+    hand_over::release(&handed.descriptors());
+    hand_over::release(&[state, before]);
+    for (app, state) in apps.iter_mut().zip(&handed.apps) {
+        app.own_files(state);
+    }
+    let mut supervisor = Supervisor {
+        arguments,
+        apps,
+        signals,
+        notifier: notifier(),
+        course: Course::Serving,
+        program: Ok(handed.program),
+        upgrade: None,
+    };
+    match task {
+        Task::Return { .. } => log::warning!("upgrade failed; {VERSION} goes on serving"),
+        _ => log::info!("upgraded from {} to {VERSION}", handed.version),
+    }
+    supervisor.tell_status();
+    release(&SIGNALS).map_err(|error| Error::io("cannot receive signals", &error))?;
     supervisor.run()
 }
 
@@ -197,6 +265,7 @@ impl Supervisor {
             if self.course != Course::Serving && self.apps.iter().all(App::is_gone) {
                 break;
             }
+            self.go_on_upgrading(now);
         }
         match failed {
             Some(error) => Err(error),
@@ -233,11 +302,7 @@ impl Supervisor {
         }
         log::info!("reloading (SIGHUP)");
         if self.apps.iter().all(App::has_served) {
-            // sd_notify(3): the time tells this reload from one that was asked for later.
-            let micros = now / 1000;
-            self.notify(&format!(
-                "RELOADING=1\nMONOTONIC_USEC={micros}\nSTATUS=reloading"
-            ));
+            self.notify_reloading(now, "reloading");
         }
         let read = match configuration(&self.arguments) {
             Ok(Invocation::Serve(settings)) => Ok(settings),
@@ -253,6 +318,71 @@ impl Supervisor {
             Err(error) => app.cannot_reload(error),
         })
         .collect()
+    }
+
+    fn upgrade(&mut self) {
+        match (self.course, &self.upgrade) {
+            (Course::Serving, None) => {
+                log::info!("upgrading (SIGUSR2)");
+                self.upgrade = Some(Upgrade::Asked);
+            }
+            (Course::Serving, Some(_)) => log::info!("an upgrade is under way already"),
+            _ => log::info!("not upgrading: the server stops"),
+        }
+    }
+
+    /// Does the next step of an upgrade that is under way.
+    fn go_on_upgrading(&mut self, now: Nanos) {
+        let Some(upgrade) = self.upgrade.take() else {
+            return;
+        };
+        if self.course != Course::Serving {
+            upgrade.give_up();
+            return;
+        }
+        match self.upgraded(upgrade, now) {
+            Ok(upgrade) => self.upgrade = Some(upgrade),
+            Err(error) => {
+                log::error!("upgrade refused: {error}; {VERSION} goes on serving");
+                self.tell_status();
+            }
+        }
+    }
+
+    /// The next stage, after a check that passed in another program.
+    fn upgraded(&self, upgrade: Upgrade, now: Nanos) -> Result<Upgrade> {
+        let program = self.program.as_ref().map_err(Error::clone)?;
+        let upgrade = upgrade.settle(program, now)?;
+        // Nothing is handed over that starts or is about to: it is waited for.
+        let Some(apps) = self
+            .apps
+            .iter()
+            .map(App::hand_over)
+            .collect::<Option<Vec<_>>>()
+        else {
+            return Ok(upgrade);
+        };
+        let apps = apps.into_iter().collect::<Result<Vec<_>>>()?;
+        let state = HandOver::new(VERSION, program.clone(), apps);
+        match upgrade {
+            Upgrade::Asked => Upgrade::check(program, &self.arguments, &state, now),
+            Upgrade::Checking { .. } | Upgrade::Late { .. } => Ok(upgrade),
+            Upgrade::Agreed { version } => {
+                log::info!("executing {} ({version})", program.display());
+                self.notify_reloading(now, "upgrading");
+                let kept: Vec<_> = self.apps.iter().flat_map(App::handed).collect();
+                let (arguments, signals) = (&self.arguments, &self.signals);
+                Err(upgrade::execute(program, arguments, &state, &kept, signals))
+            }
+        }
+    }
+
+    /// sd_notify(3): the time tells this one from another that was asked for later.
+    fn notify_reloading(&self, now: Nanos, status: &str) {
+        let micros = now / 1000;
+        self.notify(&format!(
+            "RELOADING=1\nMONOTONIC_USEC={micros}\nSTATUS={status}"
+        ));
     }
 
     fn tell_status(&self) {
@@ -279,7 +409,14 @@ impl Supervisor {
                 fds.push(watch(generation.channel.as_fd()));
             }
         }
-        let until = self.apps.iter().filter_map(App::wake_at).min();
+        fds.extend(self.upgrade.as_ref().and_then(Upgrade::watched));
+        let upgrade = self.upgrade.as_ref().and_then(Upgrade::wake_at);
+        let until = self
+            .apps
+            .iter()
+            .filter_map(App::wake_at)
+            .chain(upgrade)
+            .min();
         sleep(&mut fds, clock::now(), until);
     }
 
@@ -293,6 +430,7 @@ impl Supervisor {
                 log::info!("stopping now ({signal})");
                 self.advance(Course::Stopping, now);
             }
+            (Signal::SIGUSR2, _) => self.upgrade(),
             (Signal::SIGTTIN, _) => self.apps.iter().for_each(|app| app.scale(1)),
             (Signal::SIGTTOU, _) => self.apps.iter().for_each(|app| app.scale(-1)),
             _ => {}

@@ -134,6 +134,12 @@ impl Server {
         self
     }
 
+    /// Starts another program than the one that was built: a copy, for tests that replace it.
+    pub fn program(mut self, path: impl Into<PathBuf>) -> Server {
+        self.program = path.into();
+        self
+    }
+
     /// Leaves `--python` out: the server looks for an interpreter itself.
     pub fn any_python(mut self) -> Server {
         self.python = None;

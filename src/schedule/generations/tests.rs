@@ -386,3 +386,24 @@ fn what_does_not_leave_in_time_is_killed() {
         &[(Event::Due, &[Tell(Overdue(1)), Kill(1)])],
     );
 }
+
+#[test]
+fn only_a_quiet_state_can_be_handed_over() {
+    assert_eq!(begun().quiet(), None);
+    let mut generations = serving();
+    let _ = generations.step(Event::Reload(TERMS), 0);
+    assert_eq!(generations.quiet(), None);
+    let _ = generations.step(Event::Ready(2), 7);
+    let quiet = generations.quiet().unwrap();
+    let mut resumed = Generations::resume(quiet.clone());
+    assert_eq!(resumed.quiet(), Some(quiet));
+    assert_eq!(resumed.wake_at(), generations.wake_at());
+    check(
+        &mut resumed,
+        0,
+        &[
+            (Event::Reload(TERMS), &[Start(3, Reload)]),
+            (Event::Ready(3), &[Drain(2), serves(3, Reload)]),
+        ],
+    );
+}
