@@ -222,10 +222,17 @@ impl<'a> Worker<'a> {
             let mut waiting = None;
             let mut nudged = false;
             self.pass_on(&events[..count]);
+            // First of all: a response given after the order to drain says that the connection ends.
             for event in &events[..count] {
                 match event.data() {
                     ORDERS => self.take_orders()?,
                     SIGNAL => self.take_signals(),
+                    _ => {}
+                }
+            }
+            for event in &events[..count] {
+                match event.data() {
+                    ORDERS | SIGNAL => {}
                     NUDGE => nudged = true,
                     // Of several listeners each has its turn: epoll reports them in rotation.
                     token if token >= FIRST_LISTENER => {
@@ -252,10 +259,8 @@ impl<'a> Worker<'a> {
             if self.now >= self.next_sweep {
                 self.sweep(py);
             }
-            if self.leave == Some(Leave::Drained) {
-                if self.connections.is_empty() {
-                    return Ok(Leave::Drained);
-                }
+            if self.leave == Some(Leave::Drained) && self.connections.is_empty() {
+                return Ok(Leave::Drained);
             }
         }
     }

@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod curl;
+pub mod load;
 pub mod log;
 pub mod nginx;
 pub mod notes;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 
 pub use client::{Client, Response};
 pub use curl::Curl;
+pub use load::Load;
 pub use nginx::Nginx;
 pub use peer::{UnderTest, only_rswsgi, under_test};
 pub use process::Pid;
