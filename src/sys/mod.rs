@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod fd;
+pub mod heap;
 pub mod inventory;
 pub mod memory;
 pub mod notify;
