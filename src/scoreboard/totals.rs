@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn are_the_same_after_a_journey_by_name() {
         let board = Scoreboard::create(1).unwrap();
-        board.row(0).begin_request(b"GET /", 0);
+        board.row(0).begin_request(b"GET /", 0, 1);
         board.row(0).end_request(7);
         board.row(0).count(Counter::Connections, 3);
         board.row(0).count_refusal(Refusal::BadLength);
