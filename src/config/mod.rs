@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod before_fork;
 mod bind;
 mod command;
 mod layers;
@@ -21,6 +22,7 @@ mod workers;
 use std::ffi::OsString;
 use std::path::Path;
 
+pub use before_fork::{BeforeFork, ForkSafety, WarmUp, WarmUpFailure};
 pub use bind::{Bind, DEFAULT_BIND, FIRST_FD, SOCKET_PATH_LENGTH};
 pub use command::command;
 pub use setting::{Environment, Kind, Section, Setting, TakesEffect, Value};

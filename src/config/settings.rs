@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::before_fork::{self, BeforeFork};
 use super::bind::Bind;
 use super::layers::Layers;
 use super::target::{self, Target};
@@ -27,6 +28,7 @@ pub struct Settings {
     pub bind: Vec<Bind>,
     pub backlog: u32,
     pub workers: Pool,
+    pub before_fork: BeforeFork,
     pub interpreter: InterpreterSettings,
     /// Mount prefix: empty, or `/prefix` without a final slash.
     pub script_name: String,
@@ -123,6 +125,7 @@ pub(super) fn resolve(layers: &Layers, directory: &Path) -> Result<Settings> {
         })?,
         backlog: layers.number("backlog")?,
         workers: layers.parsed("workers", str::parse)?,
+        before_fork: before_fork::resolve(layers)?,
         interpreter: resolve_interpreter(layers, directory)?,
         script_name: layers.parsed("script-name", read_script_name)?,
         limits: resolve_limits(layers, directory)?,

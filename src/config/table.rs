@@ -154,6 +154,46 @@ pub static SETTINGS: &[Setting] = &[
         ..WORKERS
     },
     Setting {
+        name: "warm-up",
+        value: "PATH",
+        kind: List { separator: ' ' },
+        help: "GET request to run before workers are forked; repeatable",
+        long_help: "The application answers it in the master, so that what it loads and caches on the first request \
+            is shared by all workers. /path has the host localhost; http://example.org/path and \
+            https://example.org/path name another one, which an application may insist on (ALLOWED_HOSTS of \
+            Django).",
+        ..WORKERS
+    },
+    Setting {
+        name: "warm-up-failure",
+        value: "ACTION",
+        kind: Choice(&["warn", "refuse"]),
+        default: Some("warn"),
+        help: "Treatment of a warm-up request that fails: warn, refuse",
+        long_help: "It fails when the application raises or answers 4xx or 5xx. refuse makes it a check: the generation \
+            does not start, and on reload the old one goes on.",
+        ..WORKERS
+    },
+    Setting {
+        name: "fork-safety",
+        value: "ACTION",
+        kind: Choice(&["warn", "refuse", "off"]),
+        default: Some("warn"),
+        help: "Treatment of what forked workers cannot share: warn, refuse, off",
+        long_help: "Before the first fork the master looks for threads, connections (to databases above all), listening \
+            sockets and open SQLite files that the import of the application or a warm-up request has left behind.",
+        ..WORKERS
+    },
+    Setting {
+        name: "immortal",
+        kind: Switch,
+        help: "Make all objects immortal before workers are forked (CPython 3.12, 3.13)",
+        long_help: "Reference counts of shared objects are then no longer written, so that more memory stays shared \
+            (PEP 683). What was imported is never freed: neither __del__ nor weakref callbacks of those objects run. \
+            Other versions of Python ignore it with a warning.",
+        ..WORKERS
+    },
+    Setting {
         name: "max-connections",
         value: "NUMBER",
         kind: Number(1..=1_000_000),

@@ -42,7 +42,8 @@ fn every_setting_reaches_the_settings() {
     let plain = serve_with(&["m"], &[]);
     for setting in SETTINGS {
         let value = match (&setting.kind, setting.name) {
-            (Kind::Switch, _) | (_, "target" | "app") => continue,
+            (_, "target" | "app" | "check") => continue,
+            (Kind::Switch, _) => String::new(),
             // Its smallest value is the default of some: none.
             (Kind::Number(limits) | Kind::Size(limits), _) => match limits.start() {
                 0 if setting.default == Some("0") => "1".to_owned(),
@@ -53,12 +54,15 @@ fn every_setting_reaches_the_settings() {
             (Kind::Path, _) | (_, "sys-path") => "x".to_owned(),
             (_, "bind") => "unix:x".to_owned(),
             (_, "env") => "K=V".to_owned(),
-            (_, "script-name") => "/x".to_owned(),
+            (_, "script-name" | "warm-up") => "/x".to_owned(),
             (_, "workers") => "3".to_owned(),
             (_, "module" | "name") => "x".to_owned(),
             (_, name) => panic!("{name} needs a value here"),
         };
-        let flag = format!("--{}={value}", setting.name);
+        let flag = match value.as_str() {
+            "" => format!("--{}", setting.name),
+            value => format!("--{}={value}", setting.name),
+        };
         let mut args = vec![flag.as_str()];
         if setting.name == "limit-head" {
             args.push("--limit-request-line=256");

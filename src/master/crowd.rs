@@ -9,10 +9,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
 use nix::unistd::Pid;
 
 use crate::net::Listener;
-use crate::schedule::{Demand, Look, Sample, Step, WINDOW};
+use crate::schedule::{Demand, Look, Step, WINDOW};
 use crate::scoreboard::Row;
 use crate::sys::clock::Nanos;
 use crate::sys::process;
@@ -36,7 +37,10 @@ impl Crowd {
     }
 
     /// Goes to the end of the queue of waiters again, behind a worker that has just come.
-    pub fn stand_behind(&mut self, listeners: &[Listener]) -> nix::Result<()> {
+    pub fn stand_behind(&mut self, listeners: &[Listener], nudge: &EventFd) -> nix::Result<()> {
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE | EpollFlags::EPOLLET;
+        let _ = self.epoll.delete(nudge);
+        self.epoll.add(nudge, EpollEvent::new(flags, u64::MAX))?;
         for (index, listener) in listeners.iter().enumerate() {
             let _ = self.epoll.delete(listener);
             let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE | EpollFlags::EPOLLET;
@@ -80,13 +84,11 @@ impl Crowd {
         let busy = |(_, row): &(Pid, &Row)| row.request_since().is_some();
         let waiting = somebody_waits(listeners);
         let step = self.demand.look(Look {
-            sample: Sample {
-                at: now,
-                cpu: serving
-                    .iter()
-                    .filter_map(|(pid, _)| process::cpu_time(*pid))
-                    .sum(),
-            },
+            now,
+            runnable: serving
+                .iter()
+                .filter(|(pid, _)| process::is_runnable(*pid))
+                .count(),
             waiting,
             all_busy: serving.iter().all(busy),
             starting,

@@ -2,39 +2,43 @@
 //! workers. It serves no client.
 //!
 //! ```text
-//! assignment -> import -> freeze -> fork workers -> ready
+//! assignment -> prepare (import, warm up, audit, freeze) -> fork workers -> ready
 //!            -> replace what ends -> ordered (or orphaned): drain, leave
 //! ```
 //!
 //! It speaks with the supervisor and with each worker over a channel of its own; the end of a
 //! channel means that the process behind it is gone.
 
+mod audit;
 mod care;
 mod crowd;
 mod module;
+mod prepare;
+mod warm_up;
 mod workers;
 
 use std::time::Duration;
 
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use pyo3::prelude::*;
 
-use crate::config::{self, Settings};
+use crate::config;
 use crate::link::{self, Assignment, Order, Purpose, Report, VERSION};
 use crate::log;
-use crate::net::{Kind, Listener};
+use crate::net::Listener;
 use crate::python::{Fork, Startup, Threads, fork, leave};
 use crate::schedule::Bounds;
 use crate::scoreboard::Scoreboard;
-use crate::sys::clock::{self, MILLISECOND, Nanos};
+use crate::sys::clock::{self, Nanos};
 use crate::sys::process::{self, exit_now};
 use crate::sys::seqpacket::{Channel, Received};
 use crate::sys::signal::{Held, Inbox};
 use crate::sys::{fd, orphan, title};
 use crate::worker::{self, Leave, Plan, Worker};
-use crate::wsgi::{Application, Origin, deadline};
-use workers::Workers;
+use crate::wsgi::{Application, deadline};
+use workers::{Doors, Workers};
 
 /// Exit statuses of a master, for the supervisor's log (`sysexits.h`).
 const INTERNAL: i32 = 70;
@@ -48,10 +52,12 @@ struct Master {
     supervisor: Channel,
     assignment: Assignment,
     startup: Startup,
-    application: Py<PyAny>,
+    application: Application,
     listeners: Vec<Listener>,
     scoreboard: Scoreboard,
     signals: Inbox,
+    /// See [`Doors`].
+    nudge: EventFd,
 }
 
 /// Where the loop of a master ends.
@@ -93,7 +99,12 @@ fn live(py: Python<'_>, channel: i32, version: &str) -> ! {
         },
         _ => fail("no assignment".into(), String::new()),
     };
-    match prepare(py, &assignment) {
+    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+    let nudge = match EventFd::from_flags(flags) {
+        Ok(nudge) => nudge,
+        Err(error) => fail(format!("cannot create an eventfd: {error}"), String::new()),
+    };
+    match prepare::prepare(py, &assignment) {
         Ok(prepared) => {
             let master = Master {
                 supervisor,
@@ -102,121 +113,12 @@ fn live(py: Python<'_>, channel: i32, version: &str) -> ! {
                 listeners: prepared.listeners,
                 scoreboard: prepared.scoreboard,
                 signals: prepared.signals,
+                nudge,
                 assignment,
             };
             master.serve(py, prepared.import_millis)
         }
         Err(failure) => fail(failure.reason, failure.traceback),
-    }
-}
-
-struct Prepared {
-    startup: Startup,
-    application: Py<PyAny>,
-    listeners: Vec<Listener>,
-    scoreboard: Scoreboard,
-    signals: Inbox,
-    import_millis: u64,
-}
-
-/// Everything up to the point where workers can be forked.
-fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, crate::python::Failure> {
-    let settings = &assignment.settings;
-    let generation = format!("[{} gen {}]", settings.name, assignment.generation);
-    title::set(
-        "rswsgi-master",
-        &format!("rswsgi: master {generation} importing"),
-    );
-    log::set_identity(format!("master {generation}"));
-    let sys_failure = |what: &str, error: &dyn std::fmt::Display| crate::python::Failure {
-        reason: format!("{what}: {error}"),
-        traceback: String::new(),
-    };
-    // What is inherited is claimed, which makes it close-on-exec, before the application runs.
-    let listeners = assignment
-        .listeners
-        .iter()
-        .map(Listener::inherit)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| sys_failure("cannot take over a listener", &error))?;
-    let scoreboard = fd::claim(assignment.scoreboard)
-        .and_then(Scoreboard::map)
-        .map_err(|error| sys_failure("cannot map the scoreboard", &error))?;
-    // Ctrl-C reaches the whole foreground process group; what to do about it is the supervisor's
-    // decision. TERM still ends a master that imports: it serves nobody yet.
-    // A closing terminal sends HUP to all of it; what the application sets instead stays.
-    let signals = Inbox::installed(&[Signal::SIGINT, Signal::SIGHUP])
-        .map_err(|error| sys_failure("cannot install signal handlers", &error))?;
-
-    fd::occupy_standard().map_err(|error| sys_failure("cannot open /dev/null", &error))?;
-    let started = clock::now();
-    let master = nix::unistd::getpid();
-    let startup = Startup::new(py).map_err(|error| python_failure(py, &error))?;
-    let application = load(py, &startup, settings)??;
-    if nix::unistd::getpid() != master {
-        // A child that the application forked at import has come back from there.
-        startup.flush(py);
-        exit_now(0);
-    }
-    let import_millis = (clock::now() - started) / MILLISECOND;
-
-    signals
-        .install(&worker::SIGNALS)
-        .map_err(|error| sys_failure("cannot install signal handlers", &error))?;
-    // Until here a lost supervisor meant SIGKILL. Workers are to be drained.
-    orphan::follow(Pid::from_raw(assignment.supervisor), 2 * ORPHAN_GRACE)
-        .map_err(|error| sys_failure("cannot watch the supervisor", &error))?;
-    warn_of_threads(py, &startup);
-    startup
-        .freeze(py)
-        .map_err(|error| python_failure(py, &error))?;
-    title::set("rswsgi-master", &format!("rswsgi: master {generation}"));
-    Ok(Prepared {
-        startup,
-        application,
-        listeners,
-        scoreboard,
-        signals,
-        import_millis,
-    })
-}
-
-type Loaded = Result<Py<PyAny>, crate::python::Failure>;
-
-fn load(
-    py: Python<'_>,
-    startup: &Startup,
-    settings: &Settings,
-) -> Result<Loaded, crate::python::Failure> {
-    let directory = std::env::current_dir().unwrap_or_default();
-    let paths: Vec<String> = settings
-        .interpreter
-        .sys_path
-        .iter()
-        .map(|path| path.to_string_lossy().into_owned())
-        .collect();
-    let target = &settings.target;
-    startup
-        .prepare(py, &directory.to_string_lossy(), &paths)
-        .and_then(|()| startup.load(py, &target.module, target.expression.as_deref()))
-        .map_err(|error| python_failure(py, &error))
-}
-
-fn python_failure(py: Python<'_>, error: &PyErr) -> crate::python::Failure {
-    crate::python::Failure {
-        reason: format!("cannot prepare the interpreter: {error}"),
-        traceback: crate::python::traceback(py, error),
-    }
-}
-
-fn warn_of_threads(py: Python<'_>, startup: &Startup) {
-    let threads = startup.threads(py).unwrap_or_default();
-    if !threads.is_empty() {
-        log::warning!(
-            "importing the application started threads ({}), which do not exist in the workers; \
-             start them there, for example with os.register_at_fork(after_in_child=...)",
-            threads.join(", ")
-        );
     }
 }
 
@@ -297,7 +199,11 @@ impl Master {
                     workers.obey(Order::Drain, &self.scoreboard, now);
                 }
             }
-            workers.settle(&self.scoreboard, &self.listeners, now);
+            let doors = Doors {
+                listeners: &self.listeners,
+                nudge: &self.nudge,
+            };
+            workers.settle(&self.scoreboard, doors, now);
         }
     }
 
@@ -379,6 +285,7 @@ impl Master {
             listeners,
             scoreboard,
             signals,
+            nudge,
         } = self;
         drop(supervisor);
         drop(signals);
@@ -409,13 +316,10 @@ impl Master {
             hooks
                 .and_then(|(soft_deadline, forked)| startup.obey(py, soft_deadline, forked))
                 .map_err(|error| crate::python::traceback(py, &error))?;
-            let origins = origins(&listeners, settings);
-            let application =
-                Application::new(py, application, &origins, worker::underscores(settings))
-                    .map_err(|error| crate::python::traceback(py, &error))?;
             let plan = Plan {
                 settings,
                 listeners,
+                nudge,
                 orders,
                 row,
             };
@@ -434,19 +338,6 @@ impl Master {
             }
         }
     }
-}
-
-fn origins(listeners: &[Listener], settings: &Settings) -> Vec<Origin> {
-    listeners
-        .iter()
-        .map(|listener| Origin {
-            server: match listener.kind() {
-                Kind::Tcp { addr } => Some((addr.ip().to_string(), addr.port())),
-                Kind::Unix { .. } | Kind::UnixAbstract { .. } => None,
-            },
-            script_name: settings.script_name.clone(),
-        })
-        .collect()
 }
 
 fn python_version(py: Python<'_>) -> String {

@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::EventFd;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use pyo3::prelude::*;
@@ -74,6 +75,14 @@ const STOP_GRACE: Nanos = 500 * MILLISECOND;
 const SILENCE: Nanos = 100 * MILLISECOND;
 /// Without a supervisor.
 const ORPHAN_GRACE: Nanos = SECOND;
+
+/// Where connections come from.
+#[derive(Clone, Copy)]
+pub struct Doors<'a> {
+    pub listeners: &'a [Listener],
+    /// Written by a worker that cannot take a connection it was woken for.
+    pub nudge: &'a EventFd,
+}
 
 /// What [`Workers::wait`] found, beside the workers themselves.
 pub struct Seen {
@@ -267,11 +276,12 @@ impl Workers {
     }
 
     /// Takes note of what the workers have become and does what is due.
-    pub fn settle(&mut self, scoreboard: &Scoreboard, listeners: &[Listener], now: Nanos) {
+    pub fn settle(&mut self, scoreboard: &Scoreboard, doors: Doors<'_>, now: Nanos) {
+        let listeners = doors.listeners;
         self.care.watch.wake(now);
         for slot in 0..self.processes.len() {
             if self.processes[slot].is_some() {
-                self.hear(slot, listeners, now);
+                self.hear(slot, doors, now);
                 self.reap(slot, scoreboard.row(slot), now);
                 self.replace_silent(slot, now);
             }
@@ -327,7 +337,7 @@ impl Workers {
         }
     }
 
-    fn hear(&mut self, slot: usize, listeners: &[Listener], now: Nanos) {
+    fn hear(&mut self, slot: usize, doors: Doors<'_>, now: Nanos) {
         while let Some(process) = &mut self.processes[slot]
             && let Some(channel) = process.channel.open()
         {
@@ -344,7 +354,7 @@ impl Workers {
                     if let Some(old) = self.pool.ready(slot, now) {
                         self.dismiss(old, now);
                     }
-                    if let Err(error) = self.crowd.stand_behind(listeners) {
+                    if let Err(error) = self.crowd.stand_behind(doors.listeners, doors.nudge) {
                         log::error!("cannot watch for waiting connections: {error}");
                     }
                 }

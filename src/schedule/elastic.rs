@@ -9,17 +9,6 @@ use super::backoff::Nanos;
 
 /// For how long demand is observed before a step.
 pub const WINDOW: Nanos = 4_000_000;
-/// Of the CPUs that the pool may use at the most, in percent, for it to count as waiting.
-const BUSY: u64 = 85;
-
-/// What the master sees of its workers at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sample {
-    pub at: Nanos,
-    /// CPU time of all workers so far.
-    pub cpu: Nanos,
-}
-
 /// What the observation came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -33,7 +22,9 @@ pub enum Step {
 /// One look at the pool while somebody seems to wait.
 #[derive(Debug, Clone, Copy)]
 pub struct Look {
-    pub sample: Sample,
+    pub now: Nanos,
+    /// Workers that run or wait for a CPU.
+    pub runnable: usize,
     /// A connection waits to be accepted.
     pub waiting: bool,
     /// All workers run requests, or are only starting.
@@ -42,51 +33,55 @@ pub struct Look {
     pub starting: bool,
 }
 
+/// An observation that has begun.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    since: Nanos,
+    /// The most that were runnable at one look.
+    runnable: usize,
+}
+
 #[derive(Debug)]
 pub struct Demand {
-    cpus: u64,
-    first: Option<Sample>,
+    cpus: usize,
+    seen: Option<Seen>,
 }
 
 impl Demand {
     pub fn new(cpus: usize) -> Self {
-        Self {
-            cpus: cpus as u64,
-            first: None,
-        }
+        Self { cpus, seen: None }
     }
 
     pub fn is_observed(&self) -> bool {
-        self.first.is_some()
+        self.seen.is_some()
     }
 
     pub fn look(&mut self, look: Look) -> Step {
         if !look.waiting || !look.all_busy {
-            self.first = None;
+            self.seen = None;
             return Step::Stay;
         }
-        let Some(first) = self.first else {
-            self.first = Some(look.sample);
-            return Step::Observe;
+        let fresh = Seen {
+            since: look.now,
+            runnable: look.runnable,
         };
-        let elapsed = look.sample.at.saturating_sub(first.at);
-        if elapsed < WINDOW {
+        let seen = self.seen.get_or_insert(fresh);
+        seen.runnable = seen.runnable.max(look.runnable);
+        if look.now.saturating_sub(seen.since) < WINDOW {
             return Step::Observe;
         }
-        self.first = Some(look.sample);
-        if look.starting {
-            return Step::Observe;
-        }
-        let used = look.sample.cpu.saturating_sub(first.cpu);
-        match used * 100 < elapsed * self.cpus * BUSY {
-            true => Step::Grow,
+        let runnable = seen.runnable;
+        self.seen = Some(fresh);
+        match look.starting {
+            true => Step::Observe,
+            false if runnable < self.cpus => Step::Grow,
             false => Step::Stay,
         }
     }
 
     /// The observation is over.
     pub fn forget(&mut self) {
-        self.first = None;
+        self.seen = None;
     }
 }
 
@@ -96,12 +91,10 @@ mod tests {
 
     const MILLI: Nanos = 1_000_000;
 
-    fn look(at: Nanos, cpu: Nanos) -> Look {
+    fn look(at: Nanos, runnable: usize) -> Look {
         Look {
-            sample: Sample {
-                at: at * MILLI,
-                cpu: cpu * MILLI,
-            },
+            now: at * MILLI,
+            runnable,
             waiting: true,
             all_busy: true,
             starting: false,
@@ -112,7 +105,7 @@ mod tests {
     fn grows_within_milliseconds_when_workers_wait() {
         let mut demand = Demand::new(2);
         assert_eq!(demand.look(look(0, 0)), Step::Observe);
-        assert_eq!(demand.look(look(2, 0)), Step::Observe);
+        assert_eq!(demand.look(look(2, 1)), Step::Observe);
         assert_eq!(demand.look(look(4, 0)), Step::Grow);
         assert_eq!(demand.look(look(8, 1)), Step::Grow);
     }
@@ -120,8 +113,10 @@ mod tests {
     #[test]
     fn does_not_grow_when_the_cpus_are_the_limit() {
         let mut demand = Demand::new(2);
-        assert_eq!(demand.look(look(0, 0)), Step::Observe);
-        assert_eq!(demand.look(look(10, 19)), Step::Stay);
+        assert_eq!(demand.look(look(0, 2)), Step::Observe);
+        assert_eq!(demand.look(look(10, 1)), Step::Stay);
+        assert!(demand.is_observed());
+        assert_eq!(demand.look(look(20, 1)), Step::Grow);
     }
 
     #[test]

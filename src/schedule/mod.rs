@@ -8,6 +8,6 @@ mod pool;
 mod stuck;
 
 pub use backoff::{Backoff, STABLE};
-pub use elastic::{Demand, Look, Sample, Step, WINDOW};
+pub use elastic::{Demand, Look, Step, WINDOW};
 pub use pool::{Bounds, Pool, Verdict};
 pub use stuck::{Action, Running, Watch};

@@ -160,10 +160,13 @@ pub fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, Into::into)
 }
 
-/// Nanoseconds the main thread of a process has spent on a CPU (`/proc/PID/schedstat`).
-pub fn cpu_time(pid: Pid) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
-    text.split(' ').next()?.parse().ok()
+/// Whether the main thread of a process runs or waits for a CPU (state R of `proc_pid_stat(5)`).
+pub fn is_runnable(pid: Pid) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.starts_with(" R"))
+    })
 }
 
 /// Bytes a process does not share with any other (`proc_pid_smaps(5)`). Costs the kernel a walk over

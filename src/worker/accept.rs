@@ -3,13 +3,15 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use pyo3::prelude::*;
 
 use super::connection::Connection;
 use super::outlet::Outlet;
-use super::{FIRST_LISTENER, Id, Worker};
+use super::{FIRST_LISTENER, Id, NUDGE, ORDERS, SIGNAL, Worker};
 use crate::log;
+use crate::net::Listener;
 use crate::scoreboard::Counter;
 use crate::sys::clock::{Nanos, SECOND, nanos};
 use crate::sys::socket;
@@ -25,13 +27,32 @@ pub(super) enum Accepting {
     Full,
     /// The system has no descriptors or memory left; until then.
     Paused(Nanos),
-    /// The worker drains, but the kernel may have woken it alone for one more.
-    Last,
     /// The worker drains.
     Never,
 }
 
 impl Worker<'_> {
+    /// The kernel has woken us, and nobody else, for a connection (EPOLLEXCLUSIVE); with other work
+    /// at hand, which may take the application long, a sibling has to be woken for it instead.
+    pub(super) fn pass_on(&self, events: &[EpollEvent]) {
+        let is_door = |event: &EpollEvent| matches!(event.data(), FIRST_LISTENER.. if !matches!(event.data(), ORDERS | SIGNAL));
+        let doors = events.iter().filter(|event| is_door(event)).count();
+        let has_work = events.len() > doors || !self.runnable.is_empty();
+        if doors > 0 && has_work && !self.owes_accept {
+            let _ = self.nudge.write(1);
+        }
+    }
+
+    /// A sibling is busy and has left a connection to us: the listener where one waits.
+    pub(super) fn answer_nudge(&self) -> Option<usize> {
+        let _ = self.nudge.read();
+        let waits = |listener: &Listener| {
+            let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+            poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+        };
+        self.listeners.iter().position(waits)
+    }
+
     pub(super) fn listen(&mut self) -> io::Result<()> {
         for (index, listener) in self.listeners.iter().enumerate() {
             // EPOLLEXCLUSIVE: a new connection wakes one idle worker, not all of them (epoll_ctl(2)).
@@ -39,6 +60,10 @@ impl Worker<'_> {
             let event = EpollEvent::new(flags, FIRST_LISTENER + index as u64);
             self.epoll.add(listener, event)?;
         }
+        self.epoll.add(
+            &self.nudge,
+            EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE, NUDGE),
+        )?;
         self.accepting = Accepting::Yes;
         Ok(())
     }
@@ -48,6 +73,7 @@ impl Worker<'_> {
             for listener in &self.listeners {
                 let _ = self.epoll.delete(listener);
             }
+            let _ = self.epoll.delete(&self.nudge);
         }
         self.accepting = accepting;
     }
@@ -79,8 +105,7 @@ impl Worker<'_> {
         let id = Id::new(place, self.epoch);
         self.row.set_connections(self.connections.len());
         let full = self.connections.len() >= limits.max_connections;
-        let goes_on = self.accepting == Accepting::Yes;
-        if full && goes_on && !self.connections.iter().any(|(_, c)| c.is_idle()) {
+        if full && !self.connections.iter().any(|(_, c)| c.is_idle()) {
             self.stop_listening(Accepting::Full);
         }
         self.wake_at(deadline);
@@ -108,17 +133,6 @@ impl Worker<'_> {
         }
         self.owes_accept = false;
         self.accept(py, listener);
-    }
-
-    /// A connection that an exclusive waiter was woken for wakes no other: left in the queue it would
-    /// wait there until the next one comes.
-    pub(super) fn accept_last(&mut self, py: Python<'_>) {
-        for listener in 0..self.listeners.len() {
-            self.accept(py, listener);
-        }
-        self.accepting = Accepting::Never;
-        self.listeners.clear();
-        self.part();
     }
 
     pub(super) fn resume_listening(&mut self) {

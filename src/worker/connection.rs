@@ -40,8 +40,10 @@ pub struct Connection {
     pub input: Vec<u8>,
     /// When the client has to have done its next step.
     pub deadline: Nanos,
-    /// What the epoll set watches; empty before the connection is in it.
-    pub watched: EpollFlags,
+    /// What the epoll set watches; `None` before the connection is in it.
+    pub watched: Option<EpollFlags>,
+    /// Another request stands in `input` and has its turn: what follows can wait, an end above all.
+    pub has_turn: bool,
 }
 
 impl Connection {
@@ -58,7 +60,8 @@ impl Connection {
             phase: Phase::Head { scanned: 0 },
             input: Vec::new(),
             deadline: Nanos::MAX,
-            watched: EpollFlags::empty(),
+            watched: None,
+            has_turn: false,
         }
     }
 
@@ -88,6 +91,7 @@ impl Connection {
     pub fn interest(&self) -> EpollFlags {
         match self.phase {
             Phase::Flush => EpollFlags::EPOLLOUT,
+            _ if self.has_turn => EpollFlags::empty(),
             _ => EpollFlags::EPOLLIN,
         }
     }

@@ -22,6 +22,7 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
 use nix::sys::signal::Signal;
 use nix::sys::socket::Shutdown;
 use pyo3::prelude::*;
@@ -57,6 +58,7 @@ pub mod order {
 /// Tokens of the epoll set: [`Id`]s of connections are below `FIRST_LISTENER`.
 const ORDERS: u64 = u64::MAX;
 const SIGNAL: u64 = u64::MAX - 1;
+const NUDGE: u64 = u64::MAX - 2;
 const FIRST_LISTENER: u64 = 1 << 63;
 
 /// A connection for as long as it exists: its place, and a number that no other connection of this
@@ -106,6 +108,8 @@ pub enum Leave {
 pub struct Plan<'a> {
     pub settings: &'a Settings,
     pub listeners: Vec<Listener>,
+    /// Wakes an idle sibling in our stead.
+    pub nudge: EventFd,
     pub orders: Channel,
     pub row: &'static Row,
 }
@@ -118,6 +122,7 @@ pub struct Worker<'a> {
     row: &'static Row,
     epoll: Epoll,
     listeners: Vec<Listener>,
+    nudge: EventFd,
     accepting: Accepting,
     orders: Channel,
     signals: Inbox,
@@ -166,6 +171,7 @@ impl<'a> Worker<'a> {
             row: plan.row,
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             listeners: plan.listeners,
+            nudge: plan.nudge,
             accepting: Accepting::Paused(0),
             orders: plan.orders,
             signals,
@@ -201,7 +207,7 @@ impl<'a> Worker<'a> {
         let mut events = [EpollEvent::empty(); BATCH];
         loop {
             self.row.set_state(match self.accepting {
-                Accepting::Last | Accepting::Never => State::Draining,
+                Accepting::Never => State::Draining,
                 _ => State::Idle,
             });
             let count = self.wait(py, &mut events)?;
@@ -211,10 +217,13 @@ impl<'a> Worker<'a> {
             self.row.count(Counter::WakeUps, 1);
             let mut ready = self.runnable.len();
             let mut waiting = None;
+            let mut nudged = false;
+            self.pass_on(&events[..count]);
             for event in &events[..count] {
                 match event.data() {
                     ORDERS => self.take_orders()?,
                     SIGNAL => self.take_signals(),
+                    NUDGE => nudged = true,
                     // Of several listeners each has its turn: epoll reports them in rotation.
                     token if token >= FIRST_LISTENER => {
                         waiting.get_or_insert((token - FIRST_LISTENER) as usize);
@@ -233,10 +242,10 @@ impl<'a> Worker<'a> {
             if let Some(leave @ (Leave::Now | Leave::Child)) = self.leave {
                 return Ok(leave);
             }
-            match self.accepting {
-                Accepting::Last => self.accept_last(py),
-                _ => self.accept_if_idle(py, waiting, ready),
+            if nudged {
+                waiting = waiting.or(self.answer_nudge());
             }
+            self.accept_if_idle(py, waiting, ready);
             if self.now >= self.next_sweep {
                 self.sweep(py);
             }
@@ -311,24 +320,19 @@ impl<'a> Worker<'a> {
     fn drain(&mut self) {
         if self.leave.is_none() {
             self.leave = Some(Leave::Drained);
-            match self.accepting {
-                Accepting::Yes => self.stop_listening(Accepting::Last),
-                _ => self.stop_listening(Accepting::Never),
+            self.stop_listening(Accepting::Never);
+            // The kernel may have chosen us for a connection a moment ago.
+            let _ = self.nudge.write(1);
+            self.listeners.clear();
+            // A request that is on its way is answered, and its client told that this was the last.
+            let soon = self.now + PARTING;
+            for (_, connection) in &mut self.connections {
+                if connection.is_idle() || matches!(connection.phase, Phase::Linger) {
+                    connection.deadline = connection.deadline.min(soon);
+                }
             }
-            self.part();
+            self.next_sweep = self.next_sweep.min(soon);
         }
-    }
-
-    /// Who is idle while the worker drains has a moment for a request that is on its way, and is told
-    /// with its response that the connection ends.
-    fn part(&mut self) {
-        let soon = self.now + PARTING;
-        for (_, connection) in &mut self.connections {
-            if connection.is_idle() || matches!(connection.phase, Phase::Linger) {
-                connection.deadline = connection.deadline.min(soon);
-            }
-        }
-        self.next_sweep = self.next_sweep.min(soon);
     }
 
     /// The connection an event or a reminder is about, if it still exists.
@@ -346,11 +350,10 @@ impl<'a> Worker<'a> {
         let token = self.id(id);
         let connection = &mut self.connections[id];
         let interest = connection.interest();
-        if connection.watched == interest {
+        if connection.watched == Some(interest) {
             return;
         }
-        let new = connection.watched.is_empty();
-        connection.watched = interest;
+        let new = connection.watched.replace(interest).is_none();
         let socket = connection.outlet.as_ref().map(|outlet| outlet.socket());
         let socket = socket.expect("no request runs");
         let mut event = EpollEvent::new(interest, token.0);

@@ -57,6 +57,7 @@ impl Worker<'_> {
     /// Goes on with what a connection has sent already.
     pub(super) fn resume(&mut self, py: Python<'_>, id: Id) {
         if let Some(id) = self.find(id) {
+            self.connections[id].has_turn = false;
             self.advance(py, id, b"");
         }
     }
@@ -92,7 +93,8 @@ impl Worker<'_> {
     /// Does what can be done with the bytes that have just arrived, and with those left from before.
     fn advance(&mut self, py: Python<'_>, id: usize, fresh: &[u8]) {
         let mut kept = std::mem::take(&mut self.connections[id].input);
-        let was_idle = kept.is_empty() && matches!(self.connections[id].phase, Phase::Head { .. });
+        let was_partial = !kept.is_empty();
+        let was_idle = !was_partial && matches!(self.connections[id].phase, Phase::Head { .. });
         let input = match kept.is_empty() {
             true => fresh,
             false => {
@@ -108,6 +110,7 @@ impl Worker<'_> {
                     at += count;
                     // A client that pipelines does not keep the others waiting for long.
                     if self.now.saturating_sub(self.woken) > TURN && at < input.len() {
+                        self.connections[id].has_turn = true;
                         self.runnable.push_back(self.id(id));
                         break;
                     }
@@ -130,6 +133,10 @@ impl Worker<'_> {
         let is_partial = matches!(connection.phase, Phase::Head { .. }) && !connection.is_idle();
         if is_partial && (was_idle || at > 0) {
             self.set_deadline(id, nanos(self.settings.limits.head_timeout));
+        } else if was_partial && self.connections[id].is_idle() {
+            // What there was has turned out to be an empty line only.
+            let idle = self.settings.limits.keep_alive.unwrap_or_default();
+            self.set_deadline(id, nanos(idle));
         }
         self.watch(id);
     }
@@ -303,7 +310,8 @@ impl Worker<'_> {
             // The parent answers.
             self.leave = Some(Leave::Child);
             connection.outlet = Some(outlet);
-            return Step::Wait;
+            // The epoll set is the parent's, too: nothing more is done with the connection.
+            return Step::Closed;
         }
         self.now = clock::now();
         self.row.end_request(self.now);

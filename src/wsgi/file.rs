@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::RawFd;
+use std::os::unix::fs::MetadataExt;
 
 use pyo3::exceptions::PyStopIteration;
 use pyo3::prelude::*;
@@ -75,8 +76,9 @@ impl FileWrapper {
         let offset: u64 = filelike.call_method0("tell").ok()?.extract().ok()?;
         let file = duplicate(fd).ok()?;
         let metadata = file.metadata().ok()?;
-        // Files of procfs have a content, but no size.
-        if !metadata.is_file() || metadata.len() == 0 {
+        // Files of procfs and sysfs are made when they are read: their size means nothing. They
+        // occupy no blocks.
+        if !metadata.is_file() || metadata.blocks() == 0 {
             return None;
         }
         Some((file, offset, metadata.len().saturating_sub(offset)))

@@ -58,6 +58,13 @@ pub enum Framing {
     UntilEnd,
 }
 
+/// How a connection ended: only a reset tells the reader of an unframed body that it is not whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    End,
+    Reset,
+}
+
 #[derive(Clone, Debug)]
 pub struct Response {
     pub version: String,
@@ -479,15 +486,21 @@ impl Client {
     /// Everything until the connection is over, also by a reset.
     #[track_caller]
     pub fn read_until_over(&mut self) -> Vec<u8> {
-        loop {
+        self.read_until_end_or_reset().0
+    }
+
+    /// Everything until the connection is over, and how it ended.
+    #[track_caller]
+    pub fn read_until_end_or_reset(&mut self) -> (Vec<u8>, Over) {
+        let over = loop {
             match self.fill() {
-                Ok(0) => break,
+                Ok(0) => break Over::End,
                 Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => break Over::Reset,
                 Err(error) => panic!("{error} before the end; had {}", self.shown()),
             }
-        }
-        std::mem::take(&mut self.pending)
+        };
+        (std::mem::take(&mut self.pending), over)
     }
 
     /// The server ends the connection and sends nothing more.

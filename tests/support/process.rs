@@ -5,6 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 /// A process, told from a later one with the same number by its start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,6 +91,17 @@ impl Pid {
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
         Some(value.trim().to_owned())
+    }
+
+    /// How long its threads have been running on a CPU (`/proc/PID/task/TID/schedstat`).
+    pub fn run_time(self) -> Duration {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.number));
+        let tasks = tasks.into_iter().flatten().flatten();
+        let nanos = tasks.filter_map(|task| {
+            let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+            text.split_whitespace().next()?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(nanos.sum())
     }
 }
 

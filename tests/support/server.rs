@@ -62,6 +62,7 @@ pub struct Server {
     workers: Option<String>,
     args: Vec<OsString>,
     wrapper: Vec<OsString>,
+    under: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     unset: Vec<OsString>,
     python: Option<PathBuf>,
@@ -81,6 +82,7 @@ impl Server {
             workers: Some("1".into()),
             args: Vec::new(),
             wrapper: Vec::new(),
+            under: Vec::new(),
             env: Vec::new(),
             unset: Vec::new(),
             python: Some(python::default().path),
@@ -109,7 +111,7 @@ impl Server {
         self
     }
 
-    /// Runs the server by way of another program, which is given its command line.
+    /// Runs the server by way of another program, which becomes the parent of all (`unshare --fork`).
     pub fn within(mut self, wrapper: &[&str]) -> Server {
         self.wrapper = wrapper.iter().map(|word| (*word).into()).collect();
         self
@@ -138,6 +140,12 @@ impl Server {
 
     pub fn unset(mut self, name: &str) -> Server {
         self.unset.push(name.into());
+        self
+    }
+
+    /// Starts the server by a command that replaces itself with its last arguments (`nice`, `sh -c 'exec "$@"' sh`).
+    pub fn under<const N: usize>(mut self, command: [&str; N]) -> Server {
+        self.under = command.map(OsString::from).into();
         self
     }
 
@@ -335,6 +343,7 @@ impl Server {
             // sd_listen_fds(3): LISTEN_PID is the process that serves, known only once it exists.
             words.extend(["sh", "-c", "export LISTEN_PID=$$; exec \"$@\"", "sh"].map(Into::into));
         }
+        words.extend(self.under.iter().cloned());
         words.push(program.into());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);

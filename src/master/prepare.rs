@@ -1,0 +1,142 @@
+//! From the assignment to the point where workers can be forked: import, warm-up requests, audit,
+//! and memory in the state in which it stays shared longest.
+
+#![forbid(unsafe_code)]
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use pyo3::prelude::*;
+
+use super::{ORPHAN_GRACE, audit, warm_up};
+use crate::config::Settings;
+use crate::link::Assignment;
+use crate::log;
+use crate::net::{Kind, Listener};
+use crate::python::{Failure, Startup, traceback};
+use crate::scoreboard::Scoreboard;
+use crate::sys::clock::{self, MILLISECOND};
+use crate::sys::inventory::Inventory;
+use crate::sys::process::exit_now;
+use crate::sys::signal::Inbox;
+use crate::sys::{fd, orphan, title};
+use crate::worker;
+use crate::wsgi::{Application, Origin};
+
+/// What a master needs to fork workers.
+pub struct Prepared {
+    pub startup: Startup,
+    pub application: Application,
+    pub listeners: Vec<Listener>,
+    pub scoreboard: Scoreboard,
+    pub signals: Inbox,
+    pub import_millis: u64,
+}
+
+/// Everything up to the point where workers can be forked.
+pub fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, Failure> {
+    let settings = &assignment.settings;
+    let generation = format!("[{} gen {}]", settings.name, assignment.generation);
+    title::set(
+        "rswsgi-master",
+        &format!("rswsgi: master {generation} importing"),
+    );
+    log::set_identity(format!("master {generation}"));
+    // What is inherited is claimed, which makes it close-on-exec, before the application runs.
+    let listeners = assignment
+        .listeners
+        .iter()
+        .map(Listener::inherit)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| system("cannot take over a listener", &error))?;
+    let scoreboard = fd::claim(assignment.scoreboard)
+        .and_then(Scoreboard::map)
+        .map_err(|error| system("cannot map the scoreboard", &error))?;
+    // Ctrl-C reaches the whole foreground process group; what to do about it is the supervisor's
+    // decision. TERM still ends a master that imports: it serves nobody yet.
+    // A closing terminal sends HUP to all of it; what the application sets instead stays.
+    let signals = Inbox::installed(&[Signal::SIGINT, Signal::SIGHUP])
+        .map_err(|error| system("cannot install signal handlers", &error))?;
+    fd::occupy_standard().map_err(|error| system("cannot open /dev/null", &error))?;
+    let ours = Inventory::take();
+    let master = nix::unistd::getpid();
+
+    let python = |error: PyErr| python_failure(py, &error);
+    let started = clock::now();
+    let startup = Startup::new(py).map_err(python)?;
+    let callable = load(py, &startup, settings)?;
+    if nix::unistd::getpid() != master {
+        // A child that the application forked at import has come back from there.
+        startup.flush(py);
+        exit_now(0);
+    }
+    let import_millis = (clock::now() - started) / MILLISECOND;
+
+    let origins = origins(&listeners, settings);
+    let mut application =
+        Application::new(py, callable, &origins, worker::underscores(settings)).map_err(python)?;
+    let care = &settings.before_fork;
+    warm_up::run(py, &mut application, &care.warm_up, care.warm_up_failure)?;
+    // After everything that runs code of the application before the fork.
+    signals
+        .install(&worker::SIGNALS)
+        .map_err(|error| system("cannot install signal handlers", &error))?;
+    // Until here a lost supervisor meant SIGKILL. Workers are to be drained.
+    orphan::follow(Pid::from_raw(assignment.supervisor), 2 * ORPHAN_GRACE)
+        .map_err(|error| system("cannot watch the supervisor", &error))?;
+    audit::run(py, &startup, &ours, care.fork_safety)?;
+    startup.freeze(py).map_err(python)?;
+    title::set("rswsgi-master", &format!("rswsgi: master {generation}"));
+    Ok(Prepared {
+        startup,
+        application,
+        listeners,
+        scoreboard,
+        signals,
+        import_millis,
+    })
+}
+
+fn load(py: Python<'_>, startup: &Startup, settings: &Settings) -> Result<Py<PyAny>, Failure> {
+    let directory = std::env::current_dir().unwrap_or_default();
+    let paths: Vec<String> = settings
+        .interpreter
+        .sys_path
+        .iter()
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect();
+    let target = &settings.target;
+    startup
+        .prepare(py, &directory.to_string_lossy(), &paths)
+        .and_then(|()| startup.load(py, &target.module, target.expression.as_deref()))
+        .map_err(|error| python_failure(py, &error))?
+}
+
+fn system(what: &str, error: &dyn std::fmt::Display) -> Failure {
+    Failure {
+        reason: format!("{what}: {error}"),
+        traceback: String::new(),
+    }
+}
+
+fn python_failure(py: Python<'_>, error: &PyErr) -> Failure {
+    Failure {
+        reason: format!("cannot prepare the interpreter: {error}"),
+        traceback: traceback(py, error),
+    }
+}
+
+/// What is constant per listener; where there is none (`--check`), what would be.
+fn origins(listeners: &[Listener], settings: &Settings) -> Vec<Origin> {
+    let origin = |server| Origin {
+        server,
+        script_name: settings.script_name.clone(),
+    };
+    if listeners.is_empty() {
+        return vec![origin(None)];
+    }
+    let server = |listener: &Listener| match listener.kind() {
+        Kind::Tcp { addr } => Some((addr.ip().to_string(), addr.port())),
+        Kind::Unix { .. } | Kind::UnixAbstract { .. } => None,
+    };
+    listeners.iter().map(|l| origin(server(l))).collect()
+}
