@@ -9,7 +9,10 @@ use crate::config::Settings;
 use crate::net::ListenerSpec;
 use crate::sys::seqpacket::{Channel, MAX_MESSAGE};
 
-/// The version of this program; supervisor and extension module have to be of the same.
+/// The version of this program; supervisor and extension module have to be of the same when a master
+/// starts. Later they need not be: a supervisor that replaced itself (SIGUSR2) goes on with the masters
+/// of the version before. So an [`Order`] and a [`Report`] keep their form once released; new variants
+/// may be added, and a master that does not know an order says so in the log and goes on.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What a master is started for.
@@ -50,7 +53,7 @@ pub enum Order {
     Drain,
     /// Leave now.
     Stop,
-    /// So many workers more, or fewer.
+    /// So many workers more or, below zero, fewer.
     Scale { by: i32 },
 }
 

@@ -3,6 +3,7 @@
 //! Each test starts its own server and ends with nothing left of it: see `support`.
 
 mod elf;
+mod frameworks;
 mod http;
 mod layering;
 mod limits;
@@ -10,7 +11,9 @@ mod memory;
 mod pools;
 mod processes;
 mod regressions;
+mod reload;
 mod start;
 mod support;
 mod torture;
+mod upgrade;
 mod wsgi;

@@ -1,7 +1,7 @@
 //! What happens between import and fork: warm-up requests, the fork-safety audit, memory that stays
 //! shared.
 
-use crate::support::{Finished, Running, Server, only_rswsgi};
+use crate::support::{Finished, Running, Server, only_rswsgi, pythons};
 use std::os::unix::net::UnixListener;
 
 fn ours() -> bool {
@@ -207,4 +207,73 @@ fn fork_safety_can_refuse_or_be_off() {
     let server = holds(THREAD).arg("--fork-safety", "off").start();
     server.get("/").assert_status(200);
     assert_eq!(server.finish().count("poller"), 0);
+}
+
+// --- immortal objects
+
+const MORTALS: &str = "\
+import gc, io, json, os, sys, weakref
+from talk import append
+
+class Plain: pass
+class Finalized:
+    def __del__(self): append('finalized', str(os.getpid()))
+
+PLAIN, FINALIZED, WATCHED = Plain(), Finalized(), Plain()
+WATCHER = weakref.ref(WATCHED, lambda gone: append('gone', str(os.getpid())))
+FILE = open(os.path.join(os.environ['UNDER_TEST_DIR'], 'written'), 'w')
+NAMES = {str(n): [n, (n,), str(n) * 2] for n in range(1000)}
+COUNTER = iter(range(10**9))
+
+def grow(text):
+    for n in range(100):
+        text += str(n)
+    return text
+
+def application(environ, start_response):
+    global FINALIZED, WATCHED, FILE
+    answer = {
+        'plain': sys.getrefcount(PLAIN),
+        'constant': sys.getrefcount(grow.__code__.co_consts),
+        'grown': grow('x' * 100) == 'x' * 100 + ''.join(map(str, range(100))),
+        'count': next(COUNTER),
+        'version': sys.version_info[:2],
+    }
+    NAMES.pop(str(answer['count']), None)
+    FINALIZED = WATCHED = None
+    if FILE:
+        FILE.write('to the end')
+    FILE = None
+    gc.collect()
+    start_response('200 OK', [('Content-Type', 'application/json')])
+    return [json.dumps(answer).encode()]
+";
+
+#[test]
+fn immortal_objects_behave_and_what_somebody_waits_for_still_dies() {
+    if !ours() {
+        return;
+    }
+    for python in pythons() {
+        let server = Server::new().file("mortals.py", MORTALS).app("mortals");
+        let server = server.python(&python.path).flag("--immortal").start();
+        let is_known = matches!(python.version, (3, 12 | 13));
+        let mut client = server.connect();
+        for n in 0..300 {
+            let answer = client.get("/").json();
+            assert_eq!(answer["count"], n, "{answer}");
+            assert_eq!(answer["grown"], true, "{answer}");
+            for object in ["plain", "constant"] {
+                let references = answer[object].as_u64().expect("a number");
+                assert_eq!(references == u64::from(u32::MAX), is_known, "{answer}");
+            }
+        }
+        assert_eq!(server.file("written"), "to the end", "{python:?}");
+        for file in ["finalized", "gone"] {
+            assert_eq!(server.file(file).lines().count(), 1, "{file} {python:?}");
+        }
+        drop(client);
+        let told = server.finish().count("--immortal is ignored");
+        assert_eq!(told, usize::from(!is_known), "{python:?}");
+    }
 }

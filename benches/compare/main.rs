@@ -5,14 +5,22 @@
 //! that it answers correctly, is warmed up and measured; rounds are interleaved, so that a slow
 //! minute of the machine hits every server. Nothing here asserts a speed.
 
-mod cpu;
+#[path = "../common/environment.rs"]
 mod environment;
 mod floor;
+#[path = "../common/http.rs"]
+#[allow(dead_code, reason = "each benchmark uses a part of what is common")]
+mod http;
 mod load;
+#[path = "../common/module.rs"]
+mod module;
 mod probe;
+#[path = "../common/process.rs"]
 mod process;
 mod report;
 mod servers;
+#[path = "../common/usage.rs"]
+mod usage;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -144,7 +152,7 @@ fn chosen<T>(
 fn compare(options: &Options) -> Result<(), String> {
     process::require(&["wrk", "taskset", "setpriv"])?;
     let cpus = Cpus::split(options.placement)?;
-    let environment = Environment::prepare(&options.python)?;
+    let environment = Environment::prepare(&options.python, None)?;
     println!("{}", report::preamble(options, &environment, &cpus));
     for workload in &options.workloads {
         let mut outcomes: Vec<Outcome> = options.servers.iter().map(|s| Outcome::new(s)).collect();
@@ -177,7 +185,7 @@ fn sample(
         environment.has(package)?;
     }
     if server.name == servers::RSWSGI {
-        servers::module_is_current()?;
+        module::is_current()?;
     }
     let port = process::free_port()?;
     let command = (server.command)(&servers::Start {
@@ -190,14 +198,14 @@ fn sample(
     let manners = probe::wait_until_right(&mut running, port, workload, options.workers)?;
     load::run(workload, port, WARM_UP, &cpus.load)?;
 
-    let before = cpu::Usage::of(&running.tree());
+    let before = usage::Usage::of(&running.tree());
     let load = load::run(workload, port, options.seconds, &cpus.load)?;
     let tree = running.tree();
-    let spent = cpu::Usage::of(&tree).since(&before);
+    let spent = usage::Usage::of(&tree).since(&before);
     Ok(Sample {
         load,
         cpu_per_request: spent.as_secs_f64() * 1e6 / load.requests as f64,
-        proportional_set: cpu::proportional_set(&tree),
+        proportional_set: usage::memory(&tree).proportional,
         manners,
     })
 }

@@ -1,11 +1,12 @@
 //! Asks a server one question before it is measured: is the answer right, and what does the server
 //! do with connections? A small client of its own, since a load generator counts wrong bodies too.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::http::{self, Response};
 use crate::load::Workload;
 use crate::process::Running;
 
@@ -25,12 +26,6 @@ pub enum Manners {
     Closes,
     /// Keeps the connection although the client wished its end.
     IgnoresClose,
-}
-
-struct Response {
-    status: u16,
-    body: Vec<u8>,
-    last: bool,
 }
 
 /// Waits until the server answers at all, then insists on the right answer.
@@ -138,63 +133,5 @@ fn exchange(connection: &mut BufReader<TcpStream>, workload: &Workload) -> io::R
     let mut request = request.into_bytes();
     request.resize(request.len() + workload.upload, b'x');
     connection.get_mut().write_all(&request)?;
-    receive(connection)
-}
-
-fn receive(connection: &mut BufReader<TcpStream>) -> io::Result<Response> {
-    let status_line = line(connection)?;
-    let (version, rest) = status_line.split_once(' ').ok_or_else(malformed)?;
-    let status = rest
-        .get(..3)
-        .and_then(|s| s.parse().ok())
-        .ok_or_else(malformed)?;
-    let mut last = version != "HTTP/1.1";
-    let mut length = None;
-    let mut chunked = false;
-    loop {
-        let field = line(connection)?.to_ascii_lowercase();
-        let Some((name, value)) = field.split_once(':') else {
-            break;
-        };
-        match (name, value.trim()) {
-            ("connection", "close") => last = true,
-            ("connection", "keep-alive") => last = false,
-            ("transfer-encoding", "chunked") => chunked = true,
-            ("content-length", value) => length = value.parse::<u64>().ok(),
-            _ => {}
-        }
-    }
-    let mut body = Vec::new();
-    if chunked {
-        read_chunks(connection, &mut body)?;
-    } else if let Some(length) = length {
-        connection.take(length).read_to_end(&mut body)?;
-    } else {
-        connection.read_to_end(&mut body)?;
-        last = true;
-    }
-    Ok(Response { status, body, last })
-}
-
-fn read_chunks(connection: &mut BufReader<TcpStream>, body: &mut Vec<u8>) -> io::Result<()> {
-    loop {
-        let size = u64::from_str_radix(&line(connection)?, 16).map_err(|_| malformed())?;
-        connection.take(size).read_to_end(body)?;
-        line(connection)?;
-        if size == 0 {
-            return Ok(());
-        }
-    }
-}
-
-fn line(connection: &mut BufReader<TcpStream>) -> io::Result<String> {
-    let mut line = String::new();
-    if connection.read_line(&mut line)? == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(line.trim_end().to_owned())
-}
-
-fn malformed() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "malformed response")
+    http::receive(connection)
 }

@@ -1,10 +1,8 @@
 //! How each server is started: N processes of one thread, keep-alive on, no log per request. All
 //! else is left as it comes; a server that needs more to work at all has the reason beside it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::SystemTime;
 
 use crate::environment::Environment;
 
@@ -111,33 +109,6 @@ pub static SERVERS: [Server; 10] = [
         command: wsgo,
     },
 ];
-
-/// Refuses an extension module that is older than its source.
-///
-/// `cargo bench` builds the executable, but puts no module beside it: a bench target needs a
-/// library that unwinds, which goes elsewhere. Without this check one would measure the module of
-/// some earlier `cargo build --release`.
-pub fn module_is_current() -> Result<(), String> {
-    let build = "run `cargo build --release` first";
-    let module = Path::new(env!("CARGO_BIN_EXE_rswsgi")).with_file_name("librswsgi.so");
-    let built = modified(&module).ok_or_else(|| format!("no librswsgi.so, {build}"))?;
-    let mut directories = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                directories.push(path);
-            } else if modified(&path).is_some_and(|changed| changed > built) {
-                return Err(format!("librswsgi.so is older than its source, {build}"));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn modified(path: &Path) -> Option<SystemTime> {
-    fs::metadata(path).ok()?.modified().ok()
-}
 
 fn rswsgi(start: &Start) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rswsgi"));

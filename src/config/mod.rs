@@ -10,6 +10,7 @@ mod before_fork;
 mod bind;
 mod command;
 mod layers;
+mod reload;
 mod setting;
 mod settings;
 mod table;

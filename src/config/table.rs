@@ -261,7 +261,7 @@ pub static SETTINGS: &[Setting] = &[
     Setting {
         name: "idle-timeout",
         value: "TIME",
-        kind: Duration(1000..=DAY),
+        kind: Duration(100..=DAY),
         default: Some("60s"),
         help: "Time without a request after which a worker beyond the minimum leaves",
         ..WORKERS

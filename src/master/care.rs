@@ -7,7 +7,7 @@ use super::workers::Workers;
 use crate::config::{Recycling, Settings};
 use crate::log;
 use crate::python::{PRINT_STACKS, SOFT_DEADLINE};
-use crate::schedule::{Action, Running, Watch};
+use crate::schedule::stuck::{Action, Running, Watch};
 use crate::scoreboard::{Row, Scoreboard};
 use crate::sys::clock::{MILLISECOND, Nanos, SECOND, nanos};
 use crate::sys::process;

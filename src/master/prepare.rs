@@ -8,17 +8,17 @@ use nix::unistd::Pid;
 use pyo3::prelude::*;
 
 use super::{ORPHAN_GRACE, audit, warm_up};
-use crate::config::Settings;
+use crate::config::{BeforeFork, Settings};
 use crate::link::Assignment;
 use crate::log;
 use crate::net::{Kind, Listener};
-use crate::python::{Failure, Startup, traceback};
+use crate::python::{Failure, Startup, fill_gaps, make_immortal, traceback};
 use crate::scoreboard::Scoreboard;
 use crate::sys::clock::{self, MILLISECOND};
 use crate::sys::inventory::Inventory;
 use crate::sys::process::exit_now;
 use crate::sys::signal::Inbox;
-use crate::sys::{fd, orphan, title};
+use crate::sys::{fd, heap, orphan, title};
 use crate::worker;
 use crate::wsgi::{Application, Origin};
 
@@ -84,7 +84,7 @@ pub fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, Fail
     orphan::follow(Pid::from_raw(assignment.supervisor), 2 * ORPHAN_GRACE)
         .map_err(|error| system("cannot watch the supervisor", &error))?;
     audit::run(py, &startup, &ours, care.fork_safety)?;
-    startup.freeze(py).map_err(python)?;
+    settle_memory(py, &startup, care).map_err(python)?;
     title::set("rswsgi-master", &format!("rswsgi: master {generation}"));
     Ok(Prepared {
         startup,
@@ -94,6 +94,22 @@ pub fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, Fail
         signals,
         import_millis,
     })
+}
+
+/// Leaves memory in the state in which workers share most of it for longest. The order counts: what
+/// is garbage is not made immortal, and gaps are filled when nothing is freed any more.
+fn settle_memory(py: Python<'_>, startup: &Startup, care: &BeforeFork) -> PyResult<()> {
+    startup.collect(py)?;
+    if care.immortal {
+        match make_immortal(py) {
+            Ok(count) => log::info!("{count} objects are immortal"),
+            Err(error) => log::warning!("--immortal is ignored: {}", error.value(py)),
+        }
+    }
+    startup.freeze(py)?;
+    fill_gaps(py);
+    heap::settle();
+    Ok(())
 }
 
 fn load(py: Python<'_>, startup: &Startup, settings: &Settings) -> Result<Py<PyAny>, Failure> {

@@ -229,7 +229,11 @@ impl Workers {
         now: Nanos,
     ) -> Seen {
         let watch = |fd| PollFd::new(fd, PollFlags::POLLIN);
-        let mut fds = vec![watch(signals.as_fd()), watch(self.crowd.as_fd())];
+        let mut fds = vec![watch(signals.as_fd())];
+        // Nobody is started any more for those who wait.
+        if self.mood == Mood::Serving {
+            fds.push(watch(self.crowd.as_fd()));
+        }
         for process in self.processes.iter().flatten() {
             fds.push(watch(process.child.as_fd()));
             fds.extend(process.channel.open().map(|channel| watch(channel.as_fd())));

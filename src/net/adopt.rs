@@ -93,6 +93,12 @@ pub fn adopt(passed: &Passed) -> Result<Listener> {
         Some(Errno::EBUSY) => refuse("it was not inherited or is in use already"),
         _ => Error::io(format_args!("cannot use {passed}"), &error),
     })?;
+    listener(fd, passed)
+}
+
+/// The socket as a listener, checked and made non-blocking.
+pub(super) fn listener(fd: OwnedFd, passed: &Passed) -> Result<Listener> {
+    let refuse = |reason: &str| Error::new(Exit::Config, format!("cannot use {passed}: {reason}"));
     let failed = |errno| match errno {
         Errno::ENOTSOCK => refuse("it is not a socket"),
         errno => Error::os(format_args!("cannot use {passed}"), errno),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::adopt::{Passed, adopt};
+use super::adopt::{Passed, adopt, listener};
 use crate::error::{Error, Exit, Result};
 
 /// A stream socket in the listening state, non-blocking and close-on-exec. Dropping it removes the
@@ -41,6 +41,13 @@ pub struct ListenerSpec {
     pub name: String,
 }
 
+/// A listener as one program describes it to the next in the same process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandedListener {
+    pub spec: ListenerSpec,
+    file: Option<SocketFile>,
+}
+
 impl Kind {
     /// `http://127.0.0.1:8000`, `unix:/run/a.sock`, `unix:@name`.
     fn describe(&self) -> String {
@@ -65,15 +72,15 @@ impl Listener {
     /// Takes over the listener another process described; the descriptor is inherited. The
     /// description is checked against the socket, the socket file stays the other's.
     pub fn inherit(spec: &ListenerSpec) -> Result<Listener> {
-        let listener = adopt(&Passed::unnamed(spec.fd))?;
-        if listener.kind != spec.kind {
-            let message = format!(
-                "descriptor {} is {}, not {}",
-                spec.fd, listener.name, spec.name
-            );
+        adopt(&Passed::unnamed(spec.fd))?.check(spec)
+    }
+
+    fn check(self, spec: &ListenerSpec) -> Result<Listener> {
+        if self.kind != spec.kind {
+            let message = format!("descriptor {} is {}, not {}", spec.fd, self.name, spec.name);
             return Err(Error::new(Exit::Internal, message));
         }
-        Ok(listener)
+        Ok(self)
     }
 
     /// The description for a process that inherits the descriptor under the same number; whoever
@@ -84,6 +91,25 @@ impl Listener {
             kind: self.kind.clone(),
             name: self.name.clone(),
         }
+    }
+
+    /// The description for the program that replaces this one in the same process.
+    pub fn hand_over(&self) -> HandedListener {
+        HandedListener {
+            spec: self.spec(),
+            file: self.file.clone(),
+        }
+    }
+
+    /// Takes over a duplicate of a listener of the program that this process executed before. The
+    /// socket file is not ours before [`Listener::own_file`].
+    pub fn resume(handed: &HandedListener, fd: OwnedFd) -> Result<Listener> {
+        let listener = listener(fd, &Passed::unnamed(handed.spec.fd))?;
+        listener.check(&handed.spec)
+    }
+
+    pub fn own_file(&mut self, handed: &HandedListener) {
+        self.file.clone_from(&handed.file);
     }
 
     /// Where clients find it, for people: `http://127.0.0.1:8000` or `unix:/run/a.sock`.
@@ -131,7 +157,7 @@ impl Drop for Listener {
 }
 
 /// The file a Unix socket was bound to, told from a successor under the same name by its inode.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SocketFile {
     path: PathBuf,
     device: u64,

@@ -13,7 +13,7 @@ mod unix;
 
 pub use access::DEFAULT_MODE;
 pub use adopt::{LISTEN_VARIABLES, Passed, adopt, passed};
-pub use listener::{Kind, Listener, ListenerSpec};
+pub use listener::{HandedListener, Kind, Listener, ListenerSpec};
 
 use crate::config::{Bind, DEFAULT_BIND};
 use crate::error::{Error, Exit, Result};

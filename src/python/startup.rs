@@ -90,12 +90,15 @@ impl Startup {
         self.module.bind(py).call_method0("threads")?.extract()
     }
 
-    /// Collects garbage and moves what is left out of the collector's sight, so that no later
-    /// collection writes to pages that workers share.
+    pub fn collect(&self, py: Python<'_>) -> PyResult<()> {
+        py.import("gc")?.call_method0("collect")?;
+        Ok(())
+    }
+
+    /// Moves all objects out of the collector's sight, so that no later collection writes to pages
+    /// that workers share.
     pub fn freeze(&self, py: Python<'_>) -> PyResult<()> {
-        let gc = py.import("gc")?;
-        gc.call_method0("collect")?;
-        gc.call_method0("freeze")?;
+        py.import("gc")?.call_method0("freeze")?;
         Ok(())
     }
 

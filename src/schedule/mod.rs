@@ -4,10 +4,12 @@
 
 mod backoff;
 mod elastic;
+mod generations;
 mod pool;
-mod stuck;
+pub mod stuck;
 
-pub use backoff::{Backoff, STABLE};
 pub use elastic::{Demand, Look, Step, WINDOW};
+pub use generations::{
+    Action, Cause, Event, Generations, News, Number, Quiet, Stage, Standing, Terms,
+};
 pub use pool::{Bounds, Pool, Verdict};
-pub use stuck::{Action, Running, Watch};

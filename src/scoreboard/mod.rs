@@ -33,6 +33,14 @@ impl Scoreboard {
         Ok(Self { rows })
     }
 
+    /// Tells one version of the table from another: programs that differ in it cannot read each other's.
+    pub fn layout() -> String {
+        let counters: Vec<&str> = Counter::ALL.iter().map(|counter| counter.name()).collect();
+        let refusals = crate::http::Refusal::ALL.len();
+        let bytes = size_of::<Row>();
+        format!("{bytes} bytes, {refusals} refusals, {}", counters.join(" "))
+    }
+
     pub fn rows(&self) -> &[Row] {
         self.rows.as_slice()
     }

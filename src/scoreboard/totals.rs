@@ -1,5 +1,6 @@
 //! Sums over the rows of scoreboards, for people.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{Counter, Scoreboard};
@@ -39,6 +40,45 @@ impl Totals {
             self.timed = self.timed.wrapping_add(row.latency().count());
             self.time = self.time.wrapping_add(row.latency().sum());
         }
+    }
+}
+
+impl Totals {
+    /// By name, for a program of another version.
+    pub fn by_name(&self) -> BTreeMap<String, u64> {
+        let counters = Counter::ALL.iter().map(|c| c.name());
+        let refusals = Refusal::ALL.iter().map(|r| r.name());
+        let own = ["timed", "time"].into_iter();
+        counters
+            .zip(self.counters)
+            .map(|(name, count)| (name.to_owned(), count))
+            .chain(
+                refusals
+                    .zip(self.refusals)
+                    .map(|(name, count)| (format!("refused {name}"), count)),
+            )
+            .chain(
+                own.zip([self.timed, self.time])
+                    .map(|(name, count)| (name.to_owned(), count)),
+            )
+            .collect()
+    }
+
+    /// What is not known (any more) is left out.
+    pub fn from_names(names: &BTreeMap<String, u64>) -> Self {
+        let of = |name: &str| names.get(name).copied().unwrap_or_default();
+        let mut totals = Self {
+            timed: of("timed"),
+            time: of("time"),
+            ..Self::default()
+        };
+        for counter in Counter::ALL {
+            totals.counters[*counter as usize] = of(counter.name());
+        }
+        for refusal in Refusal::ALL {
+            totals.refusals[*refusal as usize] = of(&format!("refused {}", refusal.name()));
+        }
+        totals
     }
 }
 
@@ -94,5 +134,21 @@ mod tests {
             totals.to_string(),
             "2 requests (mean 2.500 ms), 4 connections; status_4xx 2; refused: bad_length 2"
         );
+    }
+
+    #[test]
+    fn are_the_same_after_a_journey_by_name() {
+        let board = Scoreboard::create(1).unwrap();
+        board.row(0).begin_request(b"GET /", 0);
+        board.row(0).end_request(7);
+        board.row(0).count(Counter::Connections, 3);
+        board.row(0).count_refusal(Refusal::BadLength);
+        let mut totals = Totals::default();
+        totals.add(&board);
+        let mut names = totals.by_name();
+        names.insert("of a later version".into(), 5);
+        let again = Totals::from_names(&names);
+        assert_eq!(again.to_string(), totals.to_string());
+        assert_eq!(again.by_name(), totals.by_name());
     }
 }

@@ -1,21 +1,20 @@
-//! One app: its settings, its listeners, and the generations that serve them.
-//!
-//! | generation | ready              | failed or ended             | deadline |
-//! |------------|--------------------|-----------------------------|----------|
-//! | starting   | serves; older ones | the app fails, or the older | kill     |
-//! |            | drain              | generation goes on          |          |
-//! | serving    | -                  | start the next one          | -        |
-//! | leaving    | -                  | gone                        | kill     |
+//! One app: its settings, its listeners, and the generations that serve them. What is to be done is
+//! decided by [`Generations`]; here it is done and told.
 
 #![forbid(unsafe_code)]
 
-use super::generation::{Generation, Said, Stage};
-use crate::config::{Settings, Workers};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::generation::{Failure, Generation, Said};
+use super::hand_over::{AppState, GenerationState, HandedStage, take};
+use crate::config::{Settings, Target, Workers, show_duration};
 use crate::error::{Error, Exit, Result};
-use crate::link::Purpose;
+use crate::link::{Order, Purpose};
 use crate::log;
-use crate::net::{self, Listener};
-use crate::schedule::{Backoff, STABLE};
+use crate::net::{self, HandedListener, Listener};
+use crate::schedule::{
+    Action, Cause, Event, Generations, News as Told, Number, Quiet, Stage, Standing, Terms,
+};
 use crate::scoreboard::Totals;
 use crate::sys::clock::{MILLISECOND, Nanos, nanos};
 use crate::sys::process::{Ended, cpus};
@@ -23,27 +22,41 @@ use crate::sys::process::{Ended, cpus};
 /// What the supervisor has to know of a step.
 #[derive(Debug)]
 pub enum News {
-    /// The app serves for the first time.
-    Ready,
+    /// The app serves (again), or a reload has come to its end, good or bad.
+    Settled,
     /// It never served and cannot.
     Failed(Error),
 }
 
 pub struct App {
+    /// Of the generation that serves or served last.
     pub settings: Settings,
     pub listeners: Vec<Listener>,
     pub generations: Vec<Generation>,
-    next: u64,
-    was_ready: bool,
-    backoff: Backoff,
-    /// When the next generation is to be started, after one that served was lost.
-    restart_at: Option<Nanos>,
-    /// Why the newest generation cannot come up, until its process is gone too.
-    failure: Option<(String, String)>,
-    stopping: bool,
+    /// What the last reload read, until it is started with.
+    candidate: Option<Settings>,
+    plan: Generations,
     /// What generations that are gone have done.
     past: Totals,
+    /// One line for the service manager.
+    pub status: String,
 }
+
+/// A generation that has ended or could not be started.
+struct Gone {
+    /// `generation 3 (pid 77)`
+    who: String,
+    target: Target,
+    /// `the master exited with status 1`, or what it said itself.
+    how: Failure,
+    /// It could not even be started.
+    error: Option<Error>,
+    /// The exit status of rswsgi if nothing serves without it.
+    exit: Exit,
+}
+
+/// Reports taken from one master per wake-up: one that never stops talking keeps nobody waiting.
+const REPORTS: usize = 8;
 
 impl App {
     pub fn new(settings: Settings, listeners: Vec<Listener>) -> Self {
@@ -51,43 +64,173 @@ impl App {
             settings,
             listeners,
             generations: Vec::new(),
-            next: 1,
-            was_ready: false,
-            backoff: Backoff::default(),
-            restart_at: None,
-            failure: None,
-            stopping: false,
+            candidate: None,
+            plan: Generations::new(),
             past: Totals::default(),
+            status: String::new(),
         }
     }
 
-    pub fn start(&mut self, now: Nanos) -> Result<()> {
-        self.restart_at = None;
-        let number = self.next;
-        self.next += 1;
-        let (settings, listeners) = (&self.settings, &self.listeners);
-        let generation = Generation::start(number, settings, listeners, Purpose::Serve, now)?;
-        self.generations.push(generation);
-        Ok(())
+    /// For the program that replaces this one; `None` while a generation starts or is about to.
+    pub fn hand_over(&self) -> Option<Result<AppState>> {
+        let quiet = self.plan.quiet()?;
+        let settings = serde_json::to_value(&self.settings).map_err(|error| {
+            let message = format!("cannot hand over the settings: {error}");
+            Error::new(Exit::Internal, message)
+        });
+        let stage = |stage: Stage| match stage {
+            Stage::Leaving { until } | Stage::Starting { until } | Stage::Ending { until, .. } => {
+                HandedStage::Leaving { until }
+            }
+            Stage::Serving => HandedStage::Serving,
+        };
+        let generations = quiet.entries.iter().filter_map(|entry| {
+            let generation = &self.generations[self.index(entry.number)?];
+            Some(generation.hand_over(stage(entry.stage)))
+        });
+        Some(settings.map(|settings| AppState {
+            settings,
+            listeners: self.listeners.iter().map(Listener::hand_over).collect(),
+            generations: generations.collect(),
+            next: quiet.next,
+            restart_at: quiet.restart_at,
+            totals: self.past.by_name(),
+        }))
+    }
+
+    /// The descriptors that are handed over.
+    pub fn handed(&self) -> Vec<BorrowedFd<'_>> {
+        let mut handed: Vec<_> = self.listeners.iter().map(AsFd::as_fd).collect();
+        for Generation {
+            child,
+            channel,
+            scoreboard,
+            ..
+        } in &self.generations
+        {
+            handed.extend([child.as_fd(), channel.as_fd(), scoreboard.as_fd()]);
+        }
+        handed
+    }
+
+    /// Takes over what the program before had, by duplicates: until all is well nothing of it changes.
+    pub fn resume(state: &AppState, read: impl FnOnce() -> Result<Settings>) -> Result<Self> {
+        let settings = match serde_json::from_value(state.settings.clone()) {
+            Ok(settings) => settings,
+            // Of another version.
+            Err(_) => read()?,
+        };
+        let listener = |handed: &HandedListener| {
+            Listener::resume(handed, take(handed.spec.fd, &handed.spec.name)?)
+        };
+        let listeners = state.listeners.iter().map(listener);
+        let generations = state.generations.iter();
+        let quiet = Quiet {
+            next: state.next,
+            terms: terms(&settings),
+            restart_at: state.restart_at,
+            entries: generations.clone().map(entry).collect(),
+        };
+        let generations = generations.map(|state| Generation::resume(state, &settings));
+        let plan = Generations::resume(quiet);
+        let status = match plan.serving() {
+            Some(number) => serving(&settings, number),
+            None => String::new(),
+        };
+        Ok(Self {
+            listeners: listeners.collect::<Result<_>>()?,
+            generations: generations.collect::<Result<_>>()?,
+            candidate: None,
+            plan,
+            past: Totals::from_names(&state.totals),
+            status,
+            settings,
+        })
+    }
+
+    /// Once all is taken over: from now on socket files are removed by this program.
+    pub fn own_files(&mut self, state: &AppState) {
+        for (listener, handed) in self.listeners.iter_mut().zip(&state.listeners) {
+            listener.own_file(handed);
+        }
+    }
+
+    /// Starts the first generation.
+    pub fn begin(&mut self, now: Nanos) -> Option<News> {
+        self.step(Event::Begin(terms(&self.settings)), None, now)
+    }
+
+    /// Starts the next generation with settings that were read anew.
+    pub fn reload(&mut self, read: Settings, now: Nanos) -> Option<News> {
+        let (settings, ignored) = match self.settings.reloaded(read) {
+            Ok(merged) => merged,
+            Err(error) => return self.cannot_reload(&error),
+        };
+        if !ignored.is_empty() {
+            log::warning!(
+                "changes of --{} take effect when rswsgi is started again",
+                ignored.join(", --")
+            );
+        }
+        self.status = "reloading".into();
+        let terms = terms(&settings);
+        self.candidate = Some(settings);
+        self.step(Event::Reload(terms), None, now)
+    }
+
+    /// The settings could not be read. A reload that is under way goes on.
+    pub fn cannot_reload(&mut self, error: &Error) -> Option<News> {
+        let goes_on = match self.plan.is_reloading() {
+            true => "; the reload before it goes on".into(),
+            false => self.goes_on(),
+        };
+        log::error!("reload failed: {error}{goes_on}");
+        if self.plan.is_reloading() {
+            return None;
+        }
+        self.status = format!("reload failed: {error}{goes_on}");
+        Some(News::Settled)
+    }
+
+    fn goes_on(&self) -> String {
+        match self.plan.serving() {
+            Some(number) => format!("; generation {number} keeps serving"),
+            None => String::new(),
+        }
     }
 
     pub fn drain(&mut self, now: Nanos) {
-        self.stopping = true;
-        let grace = nanos(self.settings.limits.graceful_timeout);
-        for generation in &mut self.generations {
-            generation.drain(now, grace);
-        }
+        let _ = self.step(Event::Drain, None, now);
     }
 
     pub fn stop(&mut self, now: Nanos) {
-        self.stopping = true;
-        for generation in &mut self.generations {
-            generation.stop(now);
+        let _ = self.step(Event::Stop, None, now);
+    }
+
+    /// Asks the generation that serves for more or fewer workers.
+    pub fn scale(&self, by: i32) {
+        let serving = self.plan.serving();
+        match self.generations.iter().find(|g| Some(g.number) == serving) {
+            Some(generation) => generation.order(Order::Scale { by }),
+            None => log::warning!(
+                "{}: no generation serves that could scale",
+                self.settings.name
+            ),
         }
     }
 
     pub fn is_gone(&self) -> bool {
         self.generations.is_empty()
+    }
+
+    /// Whether it was ever ready.
+    pub fn has_served(&self) -> bool {
+        self.plan.has_served()
+    }
+
+    /// Serves, and no reload is under way.
+    pub fn is_settled(&self) -> bool {
+        self.plan.serving().is_some() && !self.plan.is_reloading()
     }
 
     /// What the app has done, once all its generations are gone.
@@ -96,159 +239,261 @@ impl App {
     }
 
     pub fn wake_at(&self) -> Option<Nanos> {
-        let generations = self.generations.iter().filter_map(Generation::wake_at);
-        generations.chain(self.restart_at).min()
+        self.plan.wake_at()
     }
 
     /// Takes note of what has happened and does what is due.
     pub fn settle(&mut self, now: Nanos) -> Option<News> {
         let mut news = None;
-        for index in 0..self.generations.len() {
-            loop {
-                match self.generations[index].hear() {
-                    Said::Nothing => break,
-                    Said::Ready { python } => {
-                        news = self.ready(index, &python, now).or(news);
-                    }
-                    Said::Failed { reason, traceback } => {
-                        self.failure = Some((reason, traceback));
-                    }
-                }
-            }
+        let numbers: Vec<Number> = self.generations.iter().map(|g| g.number).collect();
+        for number in numbers {
+            news = self.hear(number, now).or(news);
         }
-        self.enforce_deadlines(now);
-        let mut index = 0;
-        while index < self.generations.len() {
-            match self.generations[index].try_reap() {
-                None => index += 1,
-                Some(ended) => {
-                    let generation = self.generations.remove(index);
-                    self.past.add(&generation.scoreboard);
-                    news = self.lost(&generation, ended, now).or(news);
+        news = self.step(Event::Due, None, now).or(news);
+        while let Some((number, ended)) = self.next_ended() {
+            // Its last words may have come since.
+            news = self.hear(number, now).or(news);
+            if let Some(index) = self.index(number) {
+                let generation = self.generations.remove(index);
+                self.past.add(&generation.scoreboard);
+                if self.plan.is_leaving(number) && !ended.is_success() {
+                    log::warning!("{} {ended} while leaving", generation.describe());
                 }
+                let gone = Gone::ended(generation, ended);
+                news = self.step(Event::Ended(number), Some(gone), now).or(news);
             }
-        }
-        if let Some(at) = self.restart_at
-            && at <= now
-            && let Err(error) = self.start(now)
-        {
-            log::error!("{error}");
-            self.restart_at = Some(now.saturating_add(self.backoff.fail()));
         }
         news
     }
 
-    fn ready(&mut self, index: usize, python: &str, now: Nanos) -> Option<News> {
-        let Stage::Starting { .. } = self.generations[index].stage else {
-            return None;
-        };
-        let grace = nanos(self.settings.limits.graceful_timeout);
-        let (older, newer) = self.generations.split_at_mut(index);
-        for generation in older {
-            generation.drain(now, grace);
-        }
-        let generation = &mut newer[0];
-        generation.stage = Stage::Serving;
-        self.failure = None;
-        log::info!(
-            "serving {} on {} with {} (Python {}, generation {}, {} ms)",
-            self.settings.target,
-            net::serves(&self.listeners),
-            workers(self.settings.workers.resolve(cpus())),
-            printable(python),
-            generation.number,
-            generation.millis_since_start(now),
-        );
-        let first = !std::mem::replace(&mut self.was_ready, true);
-        first.then_some(News::Ready)
+    fn next_ended(&self) -> Option<(Number, Ended)> {
+        let ended = |generation: &Generation| Some((generation.number, generation.try_reap()?));
+        self.generations.iter().find_map(ended)
     }
 
-    fn enforce_deadlines(&mut self, now: Nanos) {
-        let patience = self.settings.limits.start_timeout;
-        for generation in &mut self.generations {
-            match generation.stage {
-                Stage::Starting { until } if until <= now => {
-                    let reason = format!(
-                        "importing {} and starting the workers took longer than --start-timeout ({})",
-                        self.settings.target,
-                        crate::config::show_duration(patience)
-                    );
-                    self.failure = Some((reason, String::new()));
-                    generation.kill(now);
-                }
-                Stage::Leaving { until } if until <= now => {
-                    log::warning!(
-                        "generation {} (pid {}) does not leave in time: killing its master",
-                        generation.number,
-                        generation.child.pid()
-                    );
-                    generation.kill(now);
-                }
-                _ => {}
-            }
-        }
+    fn index(&self, number: Number) -> Option<usize> {
+        self.generations.iter().position(|g| g.number == number)
     }
 
-    /// A master has ended.
-    fn lost(&mut self, generation: &Generation, ended: Ended, now: Nanos) -> Option<News> {
-        let number = generation.number;
-        let pid = generation.child.pid();
-        if self.stopping {
-            if !ended.is_success() && generation.stage == Stage::Serving {
-                log::warning!("generation {number} (pid {pid}) {ended} while leaving");
-            }
-            return None;
-        }
-        let failure = self.failure.take();
-        let replaced = self.generations.iter().any(|other| other.number > number);
-        match (generation.stage, failure) {
-            (Stage::Leaving { .. }, None) if replaced => return None,
-            (Stage::Serving, None) if replaced => return None,
-            (_, failure) if !self.was_ready => {
-                // What kills a master, and a time limit, may not be there at the next try.
-                let exit = match ended {
-                    Ended::Exited(_) => Exit::Config,
-                    _ => Exit::Failed,
-                };
-                let (reason, traceback) = failure.unwrap_or_else(|| {
-                    let reason = format!("the master {ended} before it was ready");
-                    (reason, String::new())
-                });
-                let mut message = format!("cannot serve {}: {reason}", self.settings.target);
-                if !traceback.is_empty() {
-                    message = format!("{message}\n{}", traceback.trim_end());
+    fn hear(&mut self, number: Number, now: Nanos) -> Option<News> {
+        let mut news = None;
+        for _ in 0..REPORTS {
+            let index = self.index(number)?;
+            let generation = &mut self.generations[index];
+            news = match generation.hear() {
+                Said::Nothing => break,
+                Said::Ready { python } => {
+                    generation.python = printable(&python);
+                    self.step(Event::Ready(number), None, now)
                 }
-                return Some(News::Failed(Error::new(exit, message)));
-            }
-            (stage, failure) => {
-                let reason = failure.map_or_else(String::new, |(reason, traceback)| {
-                    format!(": {reason}\n{traceback}").trim_end().to_owned()
-                });
-                let what = match stage {
-                    Stage::Serving => "the master ended",
-                    _ => "the master did not come up",
-                };
-                log::error!("generation {number} (pid {pid}): {what}, {ended}{reason}");
-            }
-        }
-        let serving =
-            |other: &Generation| matches!(other.stage, Stage::Serving | Stage::Starting { .. });
-        if !self.generations.iter().any(serving) {
-            if now.saturating_sub(generation.started) >= STABLE {
-                self.backoff.reset();
-            }
-            let delay = match generation.stage {
-                Stage::Serving if self.backoff.failures() == 0 => {
-                    self.backoff.fail();
-                    0
+                Said::Failed(failure) => {
+                    generation.failure.get_or_insert(failure);
+                    self.step(Event::Failed(number), None, now)
                 }
-                _ => self.backoff.fail(),
+            }
+            .or(news);
+        }
+        news
+    }
+
+    fn step(&mut self, event: Event, gone: Option<Gone>, now: Nanos) -> Option<News> {
+        let mut news = None;
+        for action in self.plan.step(event, now) {
+            let done = match action {
+                Action::Start(number, cause) => self.start(number, cause, now),
+                Action::Tell(told) => self.tell(told, gone.as_ref(), now),
+                Action::Drain(number) => self.with(number, |g| g.order(Order::Drain)),
+                Action::Stop(number) => self.with(number, |g| g.order(Order::Stop)),
+                Action::GiveUp(number) => self.with(number, Generation::give_up),
+                Action::Kill(number) => self.with(number, Generation::kill),
             };
-            log::info!("starting the next generation in {} ms", delay / MILLISECOND);
-            self.restart_at = Some(now.saturating_add(delay));
+            news = done.or(news);
+        }
+        news
+    }
+
+    fn with(&self, number: Number, act: impl Fn(&Generation)) -> Option<News> {
+        if let Some(index) = self.index(number) {
+            act(&self.generations[index]);
         }
         None
     }
+
+    fn start(&mut self, number: Number, cause: Cause, now: Nanos) -> Option<News> {
+        let settings = match cause {
+            Cause::Reload => self.candidate.take(),
+            Cause::First | Cause::Restart => None,
+        };
+        let settings = settings.as_ref().unwrap_or(&self.settings);
+        match Generation::start(number, settings, &self.listeners, Purpose::Serve, now) {
+            Ok(generation) => {
+                self.generations.push(generation);
+                None
+            }
+            Err(error) => {
+                let gone = Gone::refused(number, settings.target.clone(), error);
+                self.step(Event::Ended(number), Some(gone), now)
+            }
+        }
+    }
+
+    fn tell(&mut self, told: Told, gone: Option<&Gone>, now: Nanos) -> Option<News> {
+        match (told, gone) {
+            (Told::Serves { number, cause }, _) => return self.serves(number, cause, now),
+            (Told::Hopeless(_), Some(gone)) => return Some(News::Failed(gone.error())),
+            (
+                Told::Failed {
+                    cause: Cause::Reload,
+                    serving,
+                    ..
+                },
+                Some(gone),
+            ) => {
+                return self.reload_failed(serving, gone);
+            }
+            (Told::Failed { .. }, Some(gone)) => {
+                let Gone { who, how, .. } = gone;
+                let (reason, traceback) = (&how.reason, &how.traceback);
+                log::error!("{who} did not come up: {reason}\n{traceback}");
+            }
+            (Told::Lost(_), Some(gone)) => {
+                log::error!("{} is lost: {}", gone.who, gone.how.reason);
+            }
+            // Only an end makes these.
+            (Told::Hopeless(_) | Told::Failed { .. } | Told::Lost(_), None) => {}
+            (Told::StartsAfter(delay), _) => {
+                self.status = format!("nothing serves {}: starting again", self.settings.target);
+                let millis = delay / MILLISECOND;
+                log::info!("starting the next generation in {millis} ms");
+            }
+            (Told::Superseded(number), _) => {
+                log::info!("giving up generation {number}: another reload takes its place");
+            }
+            (Told::Waits(leaving), _) => log::warning!(
+                "the reload waits: {leaving} generations have not left yet, see --graceful-timeout"
+            ),
+            (Told::Late(number), _) => self.late(number),
+            (Told::Overdue(number), _) => {
+                return self.with(number, |generation| {
+                    let who = generation.describe();
+                    log::warning!("{who} does not leave in time: killing its master");
+                });
+            }
+        }
+        None
+    }
+
+    fn serves(&mut self, number: Number, cause: Cause, now: Nanos) -> Option<News> {
+        let generation = &self.generations[self.index(number)?];
+        self.settings = generation.settings.clone();
+        self.status = serving(&self.settings, number);
+        log::info!(
+            "{}serving {} on {} with {} (Python {}, generation {number}, {} ms)",
+            match cause {
+                Cause::Reload => "reloaded: ",
+                Cause::First | Cause::Restart => "",
+            },
+            self.settings.target,
+            net::serves(&self.listeners),
+            workers(self.settings.workers.resolve(cpus())),
+            generation.python,
+            generation.millis_since_start(now),
+        );
+        Some(News::Settled)
+    }
+
+    fn reload_failed(&mut self, serving: Option<Number>, gone: &Gone) -> Option<News> {
+        let error = gone.error();
+        let text = error.to_string();
+        let (reason, traceback) = text.split_once('\n').unwrap_or((&text, ""));
+        let goes_on = match serving {
+            Some(number) => format!("; generation {number} keeps serving"),
+            None => "; nothing serves".into(),
+        };
+        log::error!("reload failed: {reason}{goes_on}\n{traceback}");
+        self.status = format!("reload failed: {reason}{goes_on}");
+        // Another may have been asked for meanwhile.
+        (!self.plan.is_reloading()).then_some(News::Settled)
+    }
+
+    fn late(&mut self, number: Number) {
+        let Some(index) = self.index(number) else {
+            return;
+        };
+        let generation = &mut self.generations[index];
+        let patience = show_duration(generation.settings.limits.start_timeout);
+        let target = &generation.settings.target;
+        generation.failure.get_or_insert(Failure {
+            reason: format!(
+                "importing {target} and starting the workers took longer than --start-timeout ({patience})"
+            ),
+            traceback: String::new(),
+        });
+    }
+}
+
+impl Gone {
+    fn ended(generation: Generation, ended: Ended) -> Self {
+        Self {
+            who: generation.describe(),
+            target: generation.settings.target,
+            how: generation.failure.unwrap_or_else(|| Failure {
+                reason: format!("the master {ended}"),
+                traceback: String::new(),
+            }),
+            error: None,
+            // What kills a master, and a time limit, may not be there at the next try.
+            exit: match ended {
+                Ended::Exited(_) => Exit::Config,
+                _ => Exit::Failed,
+            },
+        }
+    }
+
+    fn refused(number: Number, target: Target, error: Error) -> Self {
+        Self {
+            who: format!("generation {number}"),
+            target,
+            how: Failure {
+                reason: error.to_string(),
+                traceback: String::new(),
+            },
+            exit: error.exit(),
+            error: Some(error),
+        }
+    }
+
+    /// Why it did not come up, in full.
+    fn error(&self) -> Error {
+        if let Some(error) = &self.error {
+            return error.clone();
+        }
+        let Failure { reason, traceback } = &self.how;
+        let message = format!("cannot serve {}: {reason}\n{traceback}", self.target);
+        Error::new(self.exit, message.trim_end())
+    }
+}
+
+fn entry(state: &GenerationState) -> Standing {
+    Standing {
+        number: state.number,
+        stage: match state.stage {
+            HandedStage::Serving => Stage::Serving,
+            HandedStage::Leaving { until } => Stage::Leaving { until },
+        },
+        started: state.started,
+    }
+}
+
+fn terms(settings: &Settings) -> Terms {
+    Terms {
+        start: nanos(settings.limits.start_timeout),
+        grace: nanos(settings.limits.graceful_timeout),
+    }
+}
+
+fn serving(settings: &Settings, number: Number) -> String {
+    format!("serving {} (generation {number})", settings.target)
 }
 
 fn workers(pool: Workers) -> String {

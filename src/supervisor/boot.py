@@ -11,7 +11,7 @@ if path:
     rswsgi = create_dynamic(spec)
     sys.modules["rswsgi"] = rswsgi
     exec_dynamic(rswsgi)
-    rswsgi.__spec__ = spec
+    rswsgi.__spec__, rswsgi.__loader__, rswsgi.__file__ = spec, spec.loader, path
 else:
     import rswsgi
 rswsgi._master(int(channel), version)

@@ -5,59 +5,53 @@
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
+use super::hand_over::{self, GenerationState, HandedStage, take};
 use super::interpreter;
 use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::link::{self, Assignment, Order, Purpose, Report, VERSION};
 use crate::log;
 use crate::net::Listener;
-use crate::schedule::Pool;
+use crate::schedule::{Number, Pool};
 use crate::scoreboard::Scoreboard;
-use crate::sys::clock::{MILLISECOND, Nanos, SECOND, nanos};
+use crate::sys::clock::{MILLISECOND, Nanos};
 use crate::sys::process::{self, Child, Ended};
 use crate::sys::seqpacket::{Channel, Received};
-
-/// Where a generation stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// It is given up at this time if it is not ready.
-    Starting {
-        until: Nanos,
-    },
-    Serving,
-    /// What is left of it is killed at this time.
-    Leaving {
-        until: Nanos,
-    },
-}
 
 /// What a master has to say.
 pub enum Said {
     Nothing,
     Ready { python: String },
-    Failed { reason: String, traceback: String },
+    Failed(Failure),
 }
 
+/// A process that is or is to become a master. Where it stands is in [`crate::schedule`].
 pub struct Generation {
-    pub number: u64,
-    pub stage: Stage,
+    pub number: Number,
     pub started: Nanos,
+    pub settings: Settings,
     pub child: Child,
     pub channel: Channel,
     /// The master has closed its end.
     is_silent: bool,
     pub scoreboard: Scoreboard,
+    /// Why it cannot come up, until its process is gone too.
+    pub failure: Option<Failure>,
+    /// Version of its Python, once it has told.
+    pub python: String,
 }
 
-/// Beyond the time limits that the master itself observes.
-const SLACK: Nanos = 2 * SECOND;
-/// A master kills what does not stop at once after 0.5 s.
-const STOP_GRACE: Nanos = SECOND;
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Failure {
+    pub reason: String,
+    pub traceback: String,
+}
 
 impl Generation {
     pub fn start(
-        number: u64,
+        number: Number,
         settings: &Settings,
         listeners: &[Listener],
         purpose: Purpose,
@@ -69,17 +63,16 @@ impl Generation {
             .map_err(|error| refused("cannot create the scoreboard", error))?;
         let (channel, theirs) = Channel::pair()
             .map_err(|error| refused("cannot create a channel to the master", error))?;
-        let mut settings = settings.clone();
+        let mut assigned = settings.clone();
         let command = interpreter::command(&settings.interpreter, theirs.as_fd().as_raw_fd())?;
         // It is in the environment of the command, and may be too long for a message.
-        settings.interpreter.env.clear();
-        let patience = nanos(settings.limits.start_timeout);
+        assigned.interpreter.env.clear();
         let assignment = Assignment {
             version: VERSION.into(),
             purpose,
             generation: number,
             supervisor: nix::unistd::getpid().as_raw(),
-            settings,
+            settings: assigned,
             listeners: listeners.iter().map(Listener::spec).collect(),
             scoreboard: scoreboard.as_fd().as_raw_fd(),
         };
@@ -93,14 +86,56 @@ impl Generation {
         })?;
         Ok(Self {
             number,
-            stage: Stage::Starting {
-                until: now.saturating_add(patience),
-            },
             started: now,
+            settings: settings.clone(),
             child,
             channel,
             is_silent: false,
             scoreboard,
+            failure: None,
+            python: String::new(),
+        })
+    }
+
+    /// For the program that replaces this one.
+    pub fn hand_over(&self, stage: HandedStage) -> GenerationState {
+        GenerationState {
+            number: self.number,
+            started: self.started,
+            stage,
+            pid: self.child.pid().as_raw(),
+            pidfd: hand_over::number(&self.child),
+            channel: hand_over::number(&self.channel),
+            is_silent: self.is_silent,
+            scoreboard: hand_over::number(&self.scoreboard),
+            layout: Scoreboard::layout(),
+            python: self.python.clone(),
+        }
+    }
+
+    /// Takes over what the program before had.
+    pub fn resume(state: &GenerationState, settings: &Settings) -> Result<Self> {
+        let refused = |error: std::io::Error| {
+            let doing = format_args!("cannot take over generation {}", state.number);
+            Error::io(doing, &error)
+        };
+        let pidfd = take(state.pidfd, "a master")?;
+        let scoreboard = take(state.scoreboard, "a scoreboard")?;
+        let scoreboard = match state.layout == Scoreboard::layout() {
+            true => Scoreboard::map(scoreboard),
+            // Its counters would be read as others: they are left out of the totals.
+            false => Scoreboard::create(1),
+        };
+        Ok(Self {
+            number: state.number,
+            started: state.started,
+            settings: settings.clone(),
+            child: Child::inherit(Pid::from_raw(state.pid), pidfd).map_err(refused)?,
+            channel: Channel::from_fd(take(state.channel, "a channel")?),
+            is_silent: state.is_silent,
+            scoreboard: scoreboard.map_err(refused)?,
+            failure: None,
+            python: state.python.clone(),
         })
     }
 
@@ -121,7 +156,7 @@ impl Generation {
         };
         match link::read(&message) {
             Ok(Report::Ready { python, .. }) => Said::Ready { python },
-            Ok(Report::Failed { reason, traceback }) => Said::Failed { reason, traceback },
+            Ok(Report::Failed { reason, traceback }) => Said::Failed(Failure { reason, traceback }),
             Err(error) => {
                 log::error!("generation {}: unreadable report: {error}", self.number);
                 Said::Nothing
@@ -134,39 +169,24 @@ impl Generation {
         self.is_silent
     }
 
-    /// Lets it finish what runs, for at most `grace`.
-    pub fn drain(&mut self, now: Nanos, grace: Nanos) {
-        self.order(
-            Order::Drain,
-            now.saturating_add(grace).saturating_add(SLACK),
-        );
+    /// For the log.
+    pub fn describe(&self) -> String {
+        format!("generation {} (pid {})", self.number, self.child.pid())
     }
 
-    pub fn stop(&mut self, now: Nanos) {
-        self.order(Order::Stop, now + STOP_GRACE);
-    }
-
-    fn order(&mut self, order: Order, until: Nanos) {
+    /// One that is gone does not take it.
+    pub fn order(&self, order: Order) {
         let _ = link::send(&self.channel, &order);
-        self.stage = match self.stage {
-            Stage::Starting { .. } => {
-                // It imports, does not listen, and serves nobody.
-                let _ = self.child.signal(Signal::SIGTERM);
-                Stage::Leaving { until }
-            }
-            Stage::Serving => Stage::Leaving { until },
-            Stage::Leaving { until: before } => Stage::Leaving {
-                until: before.min(until),
-            },
-        };
     }
 
-    pub fn kill(&mut self, now: Nanos) {
+    /// While it imports it does not listen; later it takes the signal for an order.
+    pub fn give_up(&self) {
+        self.order(Order::Stop);
+        let _ = self.child.signal(Signal::SIGTERM);
+    }
+
+    pub fn kill(&self) {
         let _ = self.child.signal(Signal::SIGKILL);
-        // One in an uninterruptible sleep is asked again.
-        self.stage = Stage::Leaving {
-            until: now + SECOND,
-        };
     }
 
     pub fn try_reap(&self) -> Option<Ended> {
@@ -176,14 +196,6 @@ impl Generation {
                 log::error!("cannot wait for generation {}: {error}", self.number);
                 None
             }
-        }
-    }
-
-    /// When something has to happen although nobody says anything.
-    pub fn wake_at(&self) -> Option<Nanos> {
-        match self.stage {
-            Stage::Starting { until } | Stage::Leaving { until } => Some(until),
-            Stage::Serving => None,
         }
     }
 

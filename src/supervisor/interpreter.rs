@@ -16,7 +16,12 @@ const BOOT: &str = include_str!("boot.py");
 
 /// Variables that are for the supervisor alone, beside those of `net::LISTEN_VARIABLES`: an
 /// application that saw them would act on them.
-const PRIVATE: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+const PRIVATE: [&str; 4] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    super::hand_over::VARIABLE,
+];
 
 /// The command that becomes a master; `channel` is the descriptor it is to find.
 pub fn command(settings: &InterpreterSettings, channel: i32) -> Result<Command> {

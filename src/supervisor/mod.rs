@@ -6,11 +6,14 @@
 
 mod app;
 mod generation;
+mod hand_over;
 mod interpreter;
+mod upgrade;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, RawFd};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,16 +22,18 @@ use nix::unistd::Pid;
 
 use crate::config::{self, Invocation, Settings};
 use crate::error::{Error, Exit, Result};
-use crate::link::Purpose;
+use crate::link::{Purpose, VERSION};
 use crate::log;
 use crate::net;
 use crate::sys::clock::{self, Nanos, SECOND, nanos};
 use crate::sys::notify::Notifier;
 use crate::sys::process;
-use crate::sys::signal::{self, Inbox};
+use crate::sys::signal::{self, Inbox, release};
 use crate::sys::title;
 use app::{App, News};
-use generation::{Generation, Said};
+use generation::{Failure, Generation, Said};
+use hand_over::{HandOver, Task};
+use upgrade::Upgrade;
 
 /// The program `rswsgi`: the only place where errors become messages and exit statuses.
 pub fn main() -> ExitCode {
@@ -45,11 +50,27 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: Vec<OsString>) -> Result<()> {
-    match config::parse(arguments.into_iter(), |name| std::env::var_os(name))? {
+    let task = std::env::var(hand_over::VARIABLE);
+    match task.ok().as_deref().and_then(Task::read) {
+        None => {}
+        Some(Task::Check { state, reply }) => {
+            log::set_identity("upgrade check".into());
+            return upgrade::answer(&arguments, state, reply);
+        }
+        Some(task @ (Task::TakeOver { state, before } | Task::Return { state, before })) => {
+            return resume(arguments, task, state, before);
+        }
+    }
+    match configuration(&arguments)? {
         Invocation::Print(text) => print(&text),
         Invocation::Check(settings) => check(&settings),
-        Invocation::Serve(settings) => serve(settings),
+        Invocation::Serve(settings) => serve(arguments, settings),
     }
+}
+
+/// Reads the settings: at the start, and again for each reload.
+fn configuration(arguments: &[OsString]) -> Result<Invocation> {
+    config::parse(arguments.iter().cloned(), |name| std::env::var_os(name))
 }
 
 /// `println!` would panic when nobody reads.
@@ -72,7 +93,7 @@ fn check(settings: &Settings) -> Result<()> {
                 dismiss(&mut generation);
                 return print(&format!("{}: ok (Python {python})\n", settings.target));
             }
-            Said::Failed { reason, traceback } => {
+            Said::Failed(Failure { reason, traceback }) => {
                 dismiss(&mut generation);
                 let message = format!("cannot serve {}: {reason}\n{traceback}", settings.target);
                 return Err(Error::new(Exit::Config, message.trim_end()));
@@ -85,7 +106,7 @@ fn check(settings: &Settings) -> Result<()> {
         }
         let now = clock::now();
         if now >= deadline {
-            generation.kill(now);
+            generation.kill();
             let message = format!("importing {} took too long", settings.target);
             return Err(Error::new(Exit::Config, message));
         }
@@ -103,7 +124,7 @@ fn dismiss(generation: &mut Generation) {
     while generation.try_reap().is_none() {
         let now = clock::now();
         if now >= deadline {
-            generation.kill(now);
+            generation.kill();
             return;
         }
         let mut fds = [PollFd::new(generation.child.as_fd(), PollFlags::POLLIN)];
@@ -127,40 +148,102 @@ enum Course {
 }
 
 struct Supervisor {
+    /// As they were given: the title has overwritten the originals.
+    arguments: Vec<OsString>,
     /// A list from the first day, although the command line names one.
     apps: Vec<App>,
     signals: Inbox,
     notifier: Option<Notifier>,
     course: Course,
+    /// Where this program was started from.
+    program: Result<PathBuf>,
+    upgrade: Option<Upgrade>,
 }
 
-fn serve(settings: Settings) -> Result<()> {
+/// Signals the supervisor takes.
+const SIGNALS: [Signal; 8] = [
+    Signal::SIGTERM,
+    Signal::SIGQUIT,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGUSR2,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+    // Our own children tell by pidfd; this is for those of others.
+    Signal::SIGCHLD,
+];
+
+fn serve(arguments: Vec<OsString>, settings: Settings) -> Result<()> {
     signal::start_clean()
         .map_err(|error| Error::io("cannot reset inherited signal dispositions", &error))?;
     title::release_environment();
     title::set("rswsgi", "rswsgi: supervisor");
-    let signals = Inbox::hooked(&[
-        Signal::SIGTERM,
-        Signal::SIGQUIT,
-        Signal::SIGINT,
-        Signal::SIGHUP,
-        // Our own children tell by pidfd; this is for those of others.
-        Signal::SIGCHLD,
-    ])
-    .map_err(|error| Error::io("cannot install signal handlers", &error))?;
+    let signals = Inbox::hooked(&SIGNALS)
+        .map_err(|error| Error::io("cannot install signal handlers", &error))?;
     let variable = |name: &str| std::env::var_os(name);
     let passed = net::passed(variable, std::process::id())?;
     let listeners = net::open(&settings.bind, &passed, settings.backlog)?;
     let mut supervisor = Supervisor {
+        arguments,
         apps: vec![App::new(settings, listeners)],
         signals,
         notifier: notifier(),
         course: Course::Serving,
+        program: upgrade::program(),
+        upgrade: None,
     };
     let now = clock::now();
     for app in &mut supervisor.apps {
-        app.start(now)?;
+        if let Some(News::Failed(error)) = app.begin(now) {
+            return Err(error);
+        }
     }
+    supervisor.run()
+}
+
+/// Goes on where the program that was executed in this process before left off.
+fn resume(arguments: Vec<OsString>, task: Task, state: RawFd, before: RawFd) -> Result<()> {
+    title::release_environment();
+    title::set("rswsgi", "rswsgi: supervisor");
+    let read = || match configuration(&arguments)? {
+        Invocation::Serve(settings) => Ok(settings),
+        _ => Err(Error::new(
+            Exit::Config,
+            "the arguments do not ask to serve",
+        )),
+    };
+    let take_over = || {
+        let handed = HandOver::read(state)?;
+        let apps = handed.apps.iter().map(|app| App::resume(app, read));
+        Ok((apps.collect::<Result<Vec<_>>>()?, handed))
+    };
+    let (mut apps, handed) = match (take_over(), task) {
+        (Ok(taken), _) => taken,
+        (Err(error), Task::Return { .. }) => return Err(error),
+        (Err(error), _) => return Err(upgrade::go_back(&arguments, state, before, &error)),
+    };
+    let signals = Inbox::hooked(&SIGNALS)
+        .map_err(|error| Error::io("cannot install signal handlers", &error))?;
+    hand_over::release(&handed.descriptors());
+    hand_over::release(&[state, before]);
+    for (app, state) in apps.iter_mut().zip(&handed.apps) {
+        app.own_files(state);
+    }
+    let mut supervisor = Supervisor {
+        arguments,
+        apps,
+        signals,
+        notifier: notifier(),
+        course: Course::Serving,
+        program: Ok(handed.program),
+        upgrade: None,
+    };
+    match task {
+        Task::Return { .. } => log::warning!("upgrade failed; {VERSION} goes on serving"),
+        _ => log::info!("upgraded from {} to {VERSION}", handed.version),
+    }
+    supervisor.tell_status();
+    release(&SIGNALS).map_err(|error| Error::io("cannot receive signals", &error))?;
     supervisor.run()
 }
 
@@ -181,23 +264,22 @@ impl Supervisor {
         loop {
             self.wait();
             let now = clock::now();
-            while let Some(signal) = self.signals.take() {
-                self.obey(signal, now);
-            }
-            for index in 0..self.apps.len() {
-                match self.apps[index].settle(now) {
-                    Some(News::Ready) => self.notify("READY=1"),
-                    Some(News::Failed(error)) => {
+            let mut news = self.take_signals(now);
+            news.extend(self.apps.iter_mut().filter_map(|app| app.settle(now)));
+            for news in news {
+                match news {
+                    News::Settled => self.tell_status(),
+                    News::Failed(error) => {
                         failed = Some(error);
                         self.advance(Course::Stopping, now);
                     }
-                    None => {}
                 }
             }
             process::reap_strangers(|pid| self.is_own(pid));
             if self.course != Course::Serving && self.apps.iter().all(App::is_gone) {
                 break;
             }
+            self.go_on_upgrading(now);
         }
         match failed {
             Some(error) => Err(error),
@@ -210,6 +292,128 @@ impl Supervisor {
         }
     }
 
+    /// Signals in the order of their arrival, except that one reload stands for many.
+    fn take_signals(&mut self, now: Nanos) -> Vec<News> {
+        let mut reload = false;
+        while let Some(signal) = self.signals.take() {
+            match signal {
+                Signal::SIGHUP => reload = true,
+                signal => self.obey(signal, now),
+            }
+        }
+        match reload {
+            true => self.reload(now),
+            false => Vec::new(),
+        }
+    }
+
+    /// Reads the configuration anew and starts a generation with it; what serves goes on serving until
+    /// that one is ready.
+    fn reload(&mut self, now: Nanos) -> Vec<News> {
+        if self.course != Course::Serving {
+            log::info!("not reloading: the server stops");
+            return Vec::new();
+        }
+        log::info!("reloading (SIGHUP)");
+        if self.apps.iter().all(App::has_served) {
+            self.notify_reloading(now, "reloading");
+        }
+        let read = match configuration(&self.arguments) {
+            Ok(Invocation::Serve(settings)) => Ok(settings),
+            Ok(_) => Err(Error::new(
+                Exit::Config,
+                "the configuration no longer asks to serve",
+            )),
+            Err(error) => Err(error),
+        };
+        let apps = self.apps.iter_mut();
+        apps.filter_map(|app| match &read {
+            Ok(settings) => app.reload(settings.clone(), now),
+            Err(error) => app.cannot_reload(error),
+        })
+        .collect()
+    }
+
+    fn upgrade(&mut self) {
+        match (self.course, &self.upgrade) {
+            (Course::Serving, None) => {
+                log::info!("upgrading (SIGUSR2)");
+                self.upgrade = Some(Upgrade::Asked);
+            }
+            (Course::Serving, Some(_)) => log::info!("an upgrade is under way already"),
+            _ => log::info!("not upgrading: the server stops"),
+        }
+    }
+
+    /// Does the next step of an upgrade that is under way.
+    fn go_on_upgrading(&mut self, now: Nanos) {
+        let Some(upgrade) = self.upgrade.take() else {
+            return;
+        };
+        if self.course != Course::Serving {
+            upgrade.give_up();
+            return;
+        }
+        match self.upgraded(upgrade, now) {
+            Ok(upgrade) => self.upgrade = Some(upgrade),
+            Err(error) => {
+                log::error!("upgrade refused: {error}; {VERSION} goes on serving");
+                self.tell_status();
+            }
+        }
+    }
+
+    /// The next stage, after a check that passed in another program.
+    fn upgraded(&self, upgrade: Upgrade, now: Nanos) -> Result<Upgrade> {
+        let program = self.program.as_ref().map_err(Error::clone)?;
+        let upgrade = upgrade.settle(program, now)?;
+        // Nothing is handed over that starts or is about to: it is waited for.
+        let Some(apps) = self
+            .apps
+            .iter()
+            .map(App::hand_over)
+            .collect::<Option<Vec<_>>>()
+        else {
+            return Ok(upgrade);
+        };
+        let apps = apps.into_iter().collect::<Result<Vec<_>>>()?;
+        let state = HandOver::new(VERSION, program.clone(), apps);
+        match upgrade {
+            Upgrade::Asked => Upgrade::check(program, &self.arguments, &state, now),
+            Upgrade::Checking { .. } | Upgrade::Late { .. } => Ok(upgrade),
+            Upgrade::Agreed { version } => {
+                log::info!("executing {} ({version})", program.display());
+                self.notify_reloading(now, "upgrading");
+                let kept: Vec<_> = self.apps.iter().flat_map(App::handed).collect();
+                let (arguments, signals) = (&self.arguments, &self.signals);
+                Err(upgrade::execute(program, arguments, &state, &kept, signals))
+            }
+        }
+    }
+
+    /// sd_notify(3): the time tells this one from another that was asked for later.
+    fn notify_reloading(&self, now: Nanos, status: &str) {
+        let micros = now / 1000;
+        self.notify(&format!(
+            "RELOADING=1\nMONOTONIC_USEC={micros}\nSTATUS={status}"
+        ));
+    }
+
+    fn tell_status(&self) {
+        let states: Vec<&str> = self.apps.iter().map(|app| app.status.as_str()).collect();
+        // One line each (sd_notify(3)), and not a page.
+        let shown = states.join("; ");
+        let shown: String = shown
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(400)
+            .collect();
+        match self.apps.iter().all(App::is_settled) {
+            true => self.notify(&format!("READY=1\nSTATUS={shown}")),
+            false => self.notify(&format!("STATUS={shown}")),
+        }
+    }
+
     fn wait(&self) {
         let watch = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut fds = vec![watch(self.signals.as_fd())];
@@ -219,7 +423,14 @@ impl Supervisor {
                 fds.push(watch(generation.channel.as_fd()));
             }
         }
-        let until = self.apps.iter().filter_map(App::wake_at).min();
+        fds.extend(self.upgrade.as_ref().and_then(Upgrade::watched));
+        let upgrade = self.upgrade.as_ref().and_then(Upgrade::wake_at);
+        let until = self
+            .apps
+            .iter()
+            .filter_map(App::wake_at)
+            .chain(upgrade)
+            .min();
         sleep(&mut fds, clock::now(), until);
     }
 
@@ -238,7 +449,9 @@ impl Supervisor {
                 log::info!("stopping now ({signal})");
                 self.advance(Course::Stopping, now);
             }
-            (Signal::SIGHUP, _) => log::warning!("SIGHUP: reload is not available yet"),
+            (Signal::SIGUSR2, _) => self.upgrade(),
+            (Signal::SIGTTIN, _) => self.apps.iter().for_each(|app| app.scale(1)),
+            (Signal::SIGTTOU, _) => self.apps.iter().for_each(|app| app.scale(-1)),
             _ => {}
         }
     }

@@ -7,7 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Takes the inherited descriptor `fd` and makes it close-on-exec; it can be taken once.
 ///
@@ -26,6 +26,32 @@ pub fn claim(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: `fd` is open (fcntl just succeeded, so it is not -1 either). Nothing else in this
     // process owns it: it lacked FD_CLOEXEC, which owned descriptors have.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whether `fd` is open and would survive an exec, as one that was inherited does until it is claimed.
+pub fn is_inheritable(fd: RawFd) -> bool {
+    descriptor_flags(fd).is_ok_and(|flags| flags & libc::FD_CLOEXEC == 0)
+}
+
+/// What becomes of a descriptor when this process executes another program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnExec {
+    Keep,
+    Close,
+}
+
+/// # Errors
+/// Those of fcntl(2).
+pub fn on_exec(fd: BorrowedFd<'_>, what: OnExec) -> io::Result<()> {
+    let fd = fd.as_raw_fd();
+    let flags = descriptor_flags(fd)?;
+    set_descriptor_flags(
+        fd,
+        match what {
+            OnExec::Keep => flags & !libc::FD_CLOEXEC,
+            OnExec::Close => flags | libc::FD_CLOEXEC,
+        },
+    )
 }
 
 /// A close-on-exec duplicate of a descriptor that foreign code owns and names by its number, as
@@ -81,7 +107,7 @@ fn set_descriptor_flags(fd: RawFd, flags: libc::c_int) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::{AsRawFd, IntoRawFd};
+    use std::os::fd::{AsFd, IntoRawFd};
 
     /// dup(2) clears FD_CLOEXEC: the copy looks like one that was inherited.
     fn inherited() -> RawFd {
@@ -104,6 +130,17 @@ mod tests {
         let file = std::fs::File::open("/dev/null").unwrap();
         let error = claim(file.as_raw_fd()).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
+    }
+
+    #[test]
+    fn what_is_kept_on_exec_looks_inherited() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(!is_inheritable(file.as_raw_fd()));
+        on_exec(file.as_fd(), OnExec::Keep).unwrap();
+        assert!(is_inheritable(file.as_raw_fd()));
+        on_exec(file.as_fd(), OnExec::Close).unwrap();
+        assert!(!is_inheritable(file.as_raw_fd()));
+        assert!(!is_inheritable(-1));
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! Child processes: started, watched and waited for by pidfd, never by a stored number, and one
 //! by one: `waitpid(-1)` would steal the application's own children.
 
+use std::convert::Infallible;
+use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -59,6 +63,22 @@ impl Child {
         // SAFETY: the kernel has just made this descriptor (close-on-exec by definition) for us.
         let pidfd = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
         Ok(Self { pid, pidfd })
+    }
+
+    /// Takes over a child of the program that this process executed before, by its pidfd.
+    ///
+    /// # Errors
+    /// When `pidfd` is not one of `pid` (`/proc/self/fdinfo`, pidfd_open(2)).
+    pub fn inherit(pid: Pid, pidfd: OwnedFd) -> io::Result<Self> {
+        let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+        let info = std::fs::read_to_string(path)?;
+        let named = info.lines().find_map(|line| line.strip_prefix("Pid:"));
+        // -1: it has been reaped by somebody.
+        let named = named.and_then(|number| number.trim().parse::<i32>().ok());
+        match named {
+            Some(number) if number == pid.as_raw() => Ok(Self { pid, pidfd }),
+            _ => Err(io::Error::other(format!("it is no pidfd of process {pid}"))),
+        }
     }
 
     pub fn pid(&self) -> Pid {
@@ -178,6 +198,32 @@ pub fn unique_set_size(pid: Pid) -> Option<u64> {
     Some(kib.sum::<u64>() * 1024)
 }
 
+/// Executes `program` in this process: same process number, same children, and every descriptor that is
+/// not close-on-exec. Returns only when that failed.
+pub fn replace(
+    program: &Path,
+    arguments: &[OsString],
+    environment: &[(OsString, OsString)],
+) -> io::Error {
+    let text = |text: &OsStr| CString::new(text.as_bytes());
+    let variable = |(name, value): &(OsString, OsString)| {
+        CString::new([name.as_bytes(), b"=", value.as_bytes()].concat())
+    };
+    let execute = || -> io::Result<Infallible> {
+        let program = text(program.as_os_str())?;
+        let arguments: Vec<CString> = arguments
+            .iter()
+            .map(|a| text(a))
+            .collect::<Result<_, _>>()?;
+        let environment: Vec<CString> =
+            environment.iter().map(variable).collect::<Result<_, _>>()?;
+        Ok(nix::unistd::execve(&program, &arguments, &environment)?)
+    };
+    match execute() {
+        Err(error) => error,
+    }
+}
+
 /// Leaves at once: no destructors, no `atexit`, no flushing of inherited buffers.
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: _exit(2) has no preconditions.
@@ -223,6 +269,33 @@ mod tests {
     fn memfd() -> OwnedFd {
         use nix::sys::memfd::{MFdFlags, memfd_create};
         memfd_create(c"test", MFdFlags::MFD_CLOEXEC).unwrap()
+    }
+
+    #[test]
+    fn a_child_is_taken_over_by_its_own_pidfd_only() {
+        let mut command = Command::new("sleep");
+        command.arg("60");
+        let child = spawn(command, &[]).unwrap();
+        let pid = child.pid();
+        let copy = child.pidfd.try_clone().unwrap();
+        assert!(Child::inherit(nix::unistd::getpid(), copy).is_err());
+        assert!(Child::inherit(pid, memfd()).is_err());
+        let again = Child::inherit(pid, child.pidfd).unwrap();
+        again.signal(Signal::SIGKILL).unwrap();
+        let mut fds = [PollFd::new(again.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::from(10_000u16)).unwrap();
+        assert!(matches!(
+            again.try_reap().unwrap(),
+            Some(Ended::Killed { .. })
+        ));
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_executed_replaces_nothing() {
+        let error = replace(Path::new("/no/such/program"), &["x".into()], &[]);
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let error = replace(Path::new("/bin/true"), &["a\0b".into()], &[]);
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]

@@ -165,6 +165,17 @@ impl Drop for Held {
     }
 }
 
+/// Delivers what the program that this process executed before held back.
+pub fn release(signals: &[Signal]) -> io::Result<()> {
+    let set: SigSet = signals.iter().copied().collect();
+    Ok(set.thread_unblock()?)
+}
+
+/// Sends a signal to this process once more: held back, it outlives an exec.
+pub fn repeat(signal: Signal) -> io::Result<()> {
+    Ok(nix::sys::signal::kill(nix::unistd::getpid(), signal)?)
+}
+
 /// Default dispositions and an empty mask, for a child about to exec. Makes system calls only.
 pub(super) fn reset_all() {
     for signal in 1..=libc::SIGRTMAX() {
@@ -194,6 +205,11 @@ mod tests {
         assert_eq!(inbox.take(), None);
         drop(held);
         assert_eq!(inbox.take(), Some(Signal::SIGUSR1));
+        std::mem::forget(Held::new(&signals).unwrap());
+        raise(Signal::SIGWINCH).unwrap();
+        assert_eq!(inbox.take(), None);
+        release(&signals).unwrap();
+        assert_eq!(inbox.take(), Some(Signal::SIGWINCH));
 
         let hooked = Inbox::hooked(&[Signal::SIGURG]).unwrap();
         raise(Signal::SIGURG).unwrap();

@@ -31,6 +31,8 @@ pub struct Connection {
     pub outlet: Option<Box<Outlet>>,
     /// Which of all accepted connections it is.
     pub epoch: u32,
+    /// The application has answered a request on it.
+    pub was_served: bool,
     /// Index of the listener.
     pub origin: usize,
     address: Option<SocketAddr>,
@@ -51,6 +53,7 @@ impl Connection {
         Self {
             outlet: Some(Box::new(outlet)),
             epoch: 0,
+            was_served: false,
             origin,
             address: match address {
                 Address::Inet(address) => Some(address),

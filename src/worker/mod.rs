@@ -84,10 +84,13 @@ const BATCH: usize = 64;
 const READ: usize = 64 * 1024;
 /// All bodies in memory together; beyond it they go to files whatever their size.
 const BODIES_IN_MEMORY: usize = 64 << 20;
+/// How long a draining worker waits for a request on a connection that is idle, on one that has had
+/// none yet, and for a refused client to go.
+const DRAIN_IDLE: Nanos = 300 * MILLISECOND;
+const DRAIN_FRESH: Nanos = 2 * SECOND;
+const DRAIN_LINGER: Nanos = SECOND;
 /// How long a client may go on sending after it was refused.
 const LINGER: Nanos = 5 * SECOND;
-/// For a request that was sent before the client could know that the worker drains.
-const PARTING: Nanos = SECOND;
 /// How long the requests of one connection are served in a row.
 const TURN: Nanos = MILLISECOND;
 /// Time limits are looked at no more often than this.
@@ -219,10 +222,17 @@ impl<'a> Worker<'a> {
             let mut waiting = None;
             let mut nudged = false;
             self.pass_on(&events[..count]);
+            // First of all: a response given after the order to drain says that the connection ends.
             for event in &events[..count] {
                 match event.data() {
                     ORDERS => self.take_orders()?,
                     SIGNAL => self.take_signals(),
+                    _ => {}
+                }
+            }
+            for event in &events[..count] {
+                match event.data() {
+                    ORDERS | SIGNAL => {}
                     NUDGE => nudged = true,
                     // Of several listeners each has its turn: epoll reports them in rotation.
                     token if token >= FIRST_LISTENER => {
@@ -324,14 +334,19 @@ impl<'a> Worker<'a> {
             // The kernel may have chosen us for a connection a moment ago.
             let _ = self.nudge.write(1);
             self.listeners.clear();
-            // A request that is on its way is answered, and its client told that this was the last.
-            let soon = self.now + PARTING;
             for (_, connection) in &mut self.connections {
-                if connection.is_idle() || matches!(connection.phase, Phase::Linger) {
-                    connection.deadline = connection.deadline.min(soon);
-                }
+                let grace = match connection.phase {
+                    Phase::Linger => DRAIN_LINGER,
+                    _ if !connection.is_idle() => continue,
+                    // Its first request is on its way.
+                    _ if !connection.was_served => DRAIN_FRESH,
+                    // A client that asks again and again has another request on its way; the answer
+                    // says that it is the last one.
+                    _ => DRAIN_IDLE,
+                };
+                connection.deadline = connection.deadline.min(self.now + grace);
             }
-            self.next_sweep = self.next_sweep.min(soon);
+            self.next_sweep = self.next_sweep.min(self.now + DRAIN_IDLE);
         }
     }
 

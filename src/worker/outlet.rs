@@ -206,8 +206,8 @@ impl Outlet {
         Ok(())
     }
 
+    /// An empty segment would look like a socket that takes nothing.
     fn enqueue_assembly(&mut self, taken: usize) {
-        // An empty segment would look like a socket that takes nothing.
         if taken == self.assembly.len() {
             return;
         }

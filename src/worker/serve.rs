@@ -319,6 +319,7 @@ impl Worker<'_> {
         self.record(line, status, outcome);
         let connection = &mut self.connections[id];
         connection.outlet = Some(outlet);
+        connection.was_served = true;
         match self.settle(id) {
             Step::Closed => Step::Closed,
             _ => Step::Served(used),

@@ -60,7 +60,7 @@ fn transmit(
         };
     }
     if let Ok(wrapper) = iterable.cast_exact::<FileWrapper>()
-        && exchange.is_started(py)
+        && exchange.awaits_body(py)
         && let Some((file, offset, length)) = wrapper.get().regular_file(py)
     {
         exchange.send_file(py, file, offset, length)?;

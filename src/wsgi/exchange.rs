@@ -199,9 +199,10 @@ impl Exchange {
             .expect("no holder of the lock can panic and go on")
     }
 
-    /// Whether `start_response` has been called.
-    pub fn is_started(&self, py: Python<'_>) -> bool {
-        matches!(self.own(py).phase, Phase::Started | Phase::Sent)
+    /// Whether `start_response` has been called and nothing been sent: what comes next may be framed
+    /// as the whole body.
+    pub fn awaits_body(&self, py: Python<'_>) -> bool {
+        self.own(py).phase == Phase::Started
     }
 
     /// Whether further blocks would be for nothing.

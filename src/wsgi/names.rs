@@ -40,7 +40,8 @@ struct Name {
 /// From field names to environ keys: directly mapped, so it is bounded whatever clients send, and a
 /// collision costs time only.
 pub struct NameCache {
-    places: Box<[Option<Name>]>,
+    /// Boxed: what no request names costs a worker no page of its own.
+    places: Box<[Option<Box<Name>>]>,
     request: u64,
 }
 
@@ -69,7 +70,7 @@ impl NameCache {
             .as_ref()
             .is_some_and(|known| known.name.eq_ignore_ascii_case(name));
         if !known {
-            *place = Some(Name::new(py, name));
+            *place = Some(Box::new(Name::new(py, name)));
         }
         let entry = place.as_mut().expect("it has just been put there");
         // The record of what this request has set is lost with a replaced entry.

@@ -184,7 +184,8 @@ def app_write_in_thread(environ, start_response):
 
     threading.Thread(target=body, daemon=True).start()
     wait_at("gate")
-    return []
+    note("over")
+    yield from ()
 
 
 def app_thread(environ, start_response):

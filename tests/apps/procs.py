@@ -25,6 +25,10 @@ def application(environ, start_response):
     return [body]
 
 
+def answer_(environ):
+    return "served"
+
+
 def answer_ready_yet(environ):
     return "ready"
 

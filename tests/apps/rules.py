@@ -134,6 +134,12 @@ def app_file_in_memory(environ, start_response):
     return environ["wsgi.file_wrapper"](io.BytesIO(b"x" * 100000), 1000)
 
 
+def app_file_after_write(environ, start_response):
+    file = open(path("served"), "rb")
+    start_response("200 OK", [("Content-Type", "application/octet-stream")])(b"written ")
+    return environ["wsgi.file_wrapper"](file)
+
+
 class Closing(io.BytesIO):
     def close(self):
         note("file closed")
@@ -359,6 +365,14 @@ def app_big(environ, start_response):
     size = int(environ["QUERY_STRING"])
     note("big")
     return text(start_response, b"x" * size, headers=[("Content-Length", str(size))])
+
+
+def app_waiting(environ, start_response):
+    """More than a Unix socket holds, less than the server keeps; the client reads after the note."""
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    for _ in range(8):
+        yield b"x" * 100000
+    note("all is given")
 
 
 def app_endless(environ, start_response):

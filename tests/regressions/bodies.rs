@@ -124,24 +124,51 @@ fn with_stray_line_end(server: Server) -> (Running, Client) {
     (server, client)
 }
 
+fn limits(keep_alive: &str) -> Server {
+    let server = hostile().arg("--head-timeout", "500ms");
+    server.arg("--keep-alive", keep_alive)
+}
+
 #[test]
 fn a_stray_line_end_behind_a_body_is_not_the_start_of_a_request() {
     if !ours() {
         return;
     }
-    let limits = |keep_alive| {
-        let server = hostile().arg("--head-timeout", "500ms");
-        server.arg("--keep-alive", keep_alive)
-    };
-    // Idle, it ends without a word.
     let (_server, mut client) = with_stray_line_end(limits("2s"));
-    client.expect_end();
-    // It serves as long as it is open, and past the limit for heads.
-    let (server, mut client) = with_stray_line_end(limits("1h"));
+    client.expect_end(); // idle, it ends without a word
+}
+
+/// The limit for heads has passed for something that came later, and the connection still serves.
+#[track_caller]
+fn assert_outlives_the_limit_for_heads(server: &Running, mut client: Client) {
     let mut other = server.connect();
-    other.send("GET /pid HTTP/1.1\r\n"); // after that one came
+    other.send("GET /pid HTTP/1.1\r\n");
     other.response().assert_status(408);
     client.get("/pid").assert_status(200);
+}
+
+#[test]
+fn a_stray_line_end_behind_a_body_leaves_the_connection_open() {
+    if !ours() {
+        return;
+    }
+    let (server, client) = with_stray_line_end(limits("1h"));
+    assert_outlives_the_limit_for_heads(&server, client);
+}
+
+#[test]
+fn a_stray_line_end_in_two_pieces_leaves_the_connection_open() {
+    if !ours() {
+        return;
+    }
+    let server = limits("1h").start();
+    let mut client = server.connect();
+    client.get("/pid").assert_status(200);
+    for piece in ["\r", "\n"] {
+        client.send(piece);
+        client.wait_consumed();
+    }
+    assert_outlives_the_limit_for_heads(&server, client);
 }
 
 #[test]

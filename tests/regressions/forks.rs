@@ -156,7 +156,7 @@ fn a_thread_in_write_does_not_hold_up_the_worker_for_ever() {
         return;
     }
     let mut server = hostile().start();
-    server.expect_error("write");
+    server.expect_error("another thread is sending");
     server.expect_error("the application failed");
     let gate = server.gate("gate");
     let mut paused = server.connect();
@@ -164,6 +164,7 @@ fn a_thread_in_write_does_not_hold_up_the_worker_for_ever() {
     paused.head(crate::support::client::Asked::Plain);
     paused.raw(100_000); // the thread is in write(), which is far from its end
     gate.open();
+    server.notes.expect("over"); // and now the request ends
     drop(paused);
     let worker = worker(&server);
     assert_serves_on(&server, worker);

@@ -280,7 +280,13 @@ impl Client {
 
     fn fill(&mut self) -> std::io::Result<usize> {
         let mut chunk = [0; 64 * 1024];
-        let length = self.stream.read(&mut chunk)?;
+        let length = loop {
+            // signal(7): with a time limit a freeze of the machine is enough to interrupt a read.
+            match self.stream.read(&mut chunk) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => break result?,
+            }
+        };
         self.pending.extend_from_slice(&chunk[..length]);
         Ok(length)
     }

@@ -6,10 +6,14 @@
 //! test has its own directory, sockets and processes.
 
 pub mod client;
+pub mod curl;
+pub mod load;
 pub mod log;
+pub mod nginx;
 pub mod notes;
 pub mod peer;
 pub mod process;
+pub mod provision;
 pub mod python;
 pub mod server;
 
@@ -18,6 +22,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use client::{Client, Response};
+pub use curl::Curl;
+pub use load::Load;
+pub use nginx::Nginx;
 pub use peer::{UnderTest, only_rswsgi, under_test};
 pub use process::Pid;
 pub use python::pythons;

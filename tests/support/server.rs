@@ -66,6 +66,7 @@ pub struct Server {
     env: Vec<(OsString, OsString)>,
     unset: Vec<OsString>,
     python: Option<PathBuf>,
+    program: PathBuf,
     sockets: Sockets,
     expected: Vec<String>,
     status: i32,
@@ -86,6 +87,7 @@ impl Server {
             env: Vec::new(),
             unset: Vec::new(),
             python: Some(python::default().path),
+            program: env!("CARGO_BIN_EXE_rswsgi").into(),
             sockets: Sockets::Passed(Vec::new()),
             expected: Vec::new(),
             status: 0,
@@ -151,6 +153,12 @@ impl Server {
 
     pub fn python(mut self, path: impl Into<PathBuf>) -> Server {
         self.python = Some(path.into());
+        self
+    }
+
+    /// Starts another program than the one that was built: a copy, for tests that replace it.
+    pub fn program(mut self, path: impl Into<PathBuf>) -> Server {
+        self.program = path.into();
         self
     }
 
@@ -337,7 +345,7 @@ impl Server {
     }
 
     fn rswsgi(&self) -> Command {
-        let program = env!("CARGO_BIN_EXE_rswsgi");
+        let program = &self.program;
         let mut words = self.wrapper.clone();
         if let Sockets::Passed(_) = &self.sockets {
             // sd_listen_fds(3): LISTEN_PID is the process that serves, known only once it exists.
@@ -504,8 +512,48 @@ impl Running {
         }
     }
 
+    /// What the server tells the service manager next, as lines.
+    #[track_caller]
+    pub fn notification(&self) -> Vec<String> {
+        let patience = self.notify.set_read_timeout(Some(PATIENCE));
+        patience.expect("thirty seconds are a valid timeout");
+        let mut message = [0; 4096];
+        let length = self.notify.recv(&mut message);
+        let length = length.expect("a notification of the server");
+        let text = String::from_utf8_lossy(&message[..length]);
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// What the server has told and nobody has read; a service manager always reads.
+    pub fn read_notifications(&self) {
+        let waiting = self.notify.set_nonblocking(true);
+        waiting.expect("a socket can be made non-blocking");
+        while self.notify.recv(&mut [0; 4096]).is_ok() {}
+        let waiting = self.notify.set_nonblocking(false);
+        waiting.expect("a socket can be made blocking");
+    }
+
+    /// Skips notifications until one has this line.
+    #[track_caller]
+    pub fn wait_notified(&self, line: &str) -> Vec<String> {
+        loop {
+            let message = self.notification();
+            if message.iter().any(|other| other == line) {
+                return message;
+            }
+        }
+    }
+
     pub fn dir(&self) -> &Path {
         &self.dir.0
+    }
+
+    /// Changes what the application is made of, for the next generation.
+    pub fn write(&self, name: &str, text: &str) {
+        // Renamed into its place: nobody reads half of it.
+        let new = self.dir().join("new");
+        std::fs::write(&new, text).expect("write into the test's directory");
+        std::fs::rename(&new, self.dir().join(name)).expect("rename within the test's directory");
     }
 
     pub fn gate(&self, name: &str) -> Gate {
@@ -519,6 +567,15 @@ impl Running {
 
     pub fn address(&self) -> &Address {
         &self.addresses[0]
+    }
+
+    /// The listeners that were passed, in order.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    pub fn address_of(&self, listener: usize) -> &Address {
+        &self.addresses[listener]
     }
 
     /// A connection to the first listener.
@@ -559,6 +616,13 @@ impl Running {
         let masters = self.supervisor.children();
         assert_eq!(masters.len(), 1, "one app has one master: {masters:?}");
         masters[0]
+    }
+
+    /// The masters, also those of generations that come or go.
+    pub fn masters(&self) -> Vec<Pid> {
+        let mut masters = self.supervisor.children();
+        masters.sort();
+        masters
     }
 
     /// The workers, in the order of their process numbers, once there are as many as were asked for.

@@ -43,6 +43,22 @@ fn an_http_1_0_body_of_unknown_length_ends_with_the_connection() {
 }
 
 #[test]
+fn a_body_of_unknown_length_may_end_before_the_client_reads_it() {
+    let server = Server::new().app("rules").unix().start();
+    for asked in [Asked::Old, Asked::Plain] {
+        let mut client = server.connect();
+        let version = if asked == Asked::Old { "1.0" } else { "1.1" };
+        client.send(format!(
+            "GET /waiting HTTP/{version}\r\nHost: test\r\nConnection: close\r\n\r\n"
+        ));
+        server.notes.expect("all is given");
+        let response = client.response_to(asked);
+        assert!(response.body == [b'x'; 800_000]);
+        client.expect_end();
+    }
+}
+
+#[test]
 fn an_empty_iterable_is_an_empty_body() {
     let server = rules();
     let mut client = server.connect();
@@ -245,6 +261,17 @@ fn a_file_shorter_than_its_content_length_cuts_the_connection() {
     assert_eq!(client.head(Asked::Plain).framing, Framing::Length(100_001));
     assert!(client.read_until_over() == content);
     server.log.wait_for("content-length");
+}
+
+#[test]
+fn a_file_may_follow_what_was_written() {
+    let (server, bytes) = served_file(300_000);
+    let server = server.start();
+    let mut client = server.connect();
+    let response = client.get("/file-after-write");
+    assert!(response.body == [b"written ", &bytes[..]].concat());
+    assert_eq!(response.framing, Framing::Chunked);
+    client.get("/hello").assert_text("hello\n");
 }
 
 #[test]

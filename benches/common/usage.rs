@@ -46,12 +46,27 @@ fn on_cpu(pid: i32, tid: i32) -> Option<u64> {
     text.split_whitespace().next()?.parse().ok()
 }
 
-/// Proportional set size of the tree, in KiB: shared pages are divided among those that map them.
-pub fn proportional_set(tree: &[Process]) -> u64 {
-    let of = |process: &Process| -> Option<u64> {
-        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", process.pid)).ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-        line.trim().strip_suffix("kB")?.trim().parse().ok()
-    };
-    tree.iter().filter_map(of).sum()
+/// KiB of a process tree.
+#[derive(Clone, Copy, Default)]
+pub struct Memory {
+    /// Shared pages are divided among those that map them.
+    pub proportional: u64,
+    /// Pages nobody else maps.
+    pub private: u64,
+}
+
+pub fn memory(tree: &[Process]) -> Memory {
+    let mut all = Memory::default();
+    for process in tree {
+        let path = format!("/proc/{}/smaps_rollup", process.pid);
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let of = |name: &str| -> u64 {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            let number = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok());
+            number.unwrap_or(0)
+        };
+        all.proportional += of("Pss:");
+        all.private += of("Private_Clean:") + of("Private_Dirty:");
+    }
+    all
 }

@@ -28,17 +28,20 @@ pub struct Environment {
 }
 
 impl Environment {
-    pub fn prepare(python: &Path) -> Result<Environment, String> {
+    /// One environment per version of Python; `only` names the packages that are needed, all without.
+    pub fn prepare(python: &Path, only: Option<&[&str]>) -> Result<Environment, String> {
         let identity = output(Command::new(python).args(["-c", IDENTIFY]))?;
         let mut lines = identity.lines().skip(1).map(str::to_owned);
+        let library_directory = lines.next().ok_or("the interpreter tells no LIBDIR")?;
+        let python_version = lines.next().ok_or("the interpreter tells no version")?;
         let mut environment = Environment {
-            directory: scratch("bench-venv"),
-            library_directory: lines.next().ok_or("the interpreter tells no LIBDIR")?,
-            python_version: lines.next().ok_or("the interpreter tells no version")?,
+            directory: scratch(&format!("bench-venv-{python_version}")),
+            library_directory,
+            python_version,
             failures: HashMap::new(),
         };
         environment.create(python, &identity)?;
-        environment.complete()?;
+        environment.complete(only)?;
         Ok(environment)
     }
 
@@ -83,11 +86,12 @@ impl Environment {
         fs::write(&stamp, identity).map_err(|error| format!("cannot write the stamp: {error}"))
     }
 
-    fn complete(&mut self) -> Result<(), String> {
+    fn complete(&mut self, only: Option<&[&str]>) -> Result<(), String> {
         let installed = output(Command::new(self.python()).args(["-c", LIST]))?;
         let installed: Vec<String> = installed.lines().map(normal).collect();
         for (package, requirement) in requirements() {
-            if installed.contains(&normal(requirement)) {
+            let is_wanted = only.is_none_or(|only| only.contains(&package));
+            if !is_wanted || installed.contains(&normal(requirement)) {
                 continue;
             }
             eprintln!("installing {requirement}");
