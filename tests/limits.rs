@@ -186,7 +186,7 @@ fn a_request_that_ends_before_its_deadline_is_left_alone() {
     if !ours() {
         return;
     }
-    let server = killing("500ms", "100ms").start();
+    let server = killing("2s", "1s").start();
     let workers = server.workers();
     let mut client = server.connect();
     let answers: Vec<String> = (0..6).map(|_| client.get("/just-in-time").text()).collect();
