@@ -40,7 +40,7 @@ pub struct Assignment {
 /// What a master says.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Report {
-    /// All workers of the pool serve; for [`Purpose::Check`], the application is loaded.
+    /// All workers of the pool could serve; for [`Purpose::Check`], the application is loaded.
     Ready { python: String, import_millis: u64 },
     /// The generation cannot be brought up.
     Failed { reason: String, traceback: String },
@@ -49,6 +49,9 @@ pub enum Report {
 /// What a supervisor says after the assignment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
+    /// Take connections: what a generation that is ready waits for. Until then it serves nobody, so
+    /// that it can be given up at any moment.
+    Serve,
     /// Finish what runs, then leave.
     Drain,
     /// Leave now.

@@ -11,13 +11,16 @@ fn ours() -> bool {
 /// An application that answers with its version; `import` runs when it is imported.
 fn version(answer: &str, import: &str) -> String {
     format!(
-        "import os, sys\n\
+        "import os, sys, time\n\
          from talk import note, wait_at\n\
          {import}\n\
          def application(environ, start_response):\n    \
              if environ['PATH_INFO'] == '/wait':\n        \
                  note('waiting')\n        \
                  wait_at('gate')\n    \
+             if environ['PATH_INFO'] == '/slow':\n        \
+                 note('slow')\n        \
+                 time.sleep(0.6)\n    \
              body = b'{answer}'\n    \
              if environ['PATH_INFO'] == '/pid':\n        \
                  body = str(os.getpid()).encode()\n    \
@@ -182,9 +185,9 @@ fn an_application_that_leaves_at_import_is_refused() {
         "sys.exit(3)",
         &["importing shop called sys.exit(3)"],
     );
-    let said = ["the master exited with status 4"];
+    let said = ["the master ended, exited with status 4"];
     assert_module_refused(shop(), "os._exit(4)", &said);
-    let said = ["the master killed by SIGABRT"];
+    let said = ["the master ended, killed by SIGABRT"];
     assert_module_refused(shop(), "os.abort()", &said);
 }
 
@@ -214,6 +217,30 @@ fn an_import_that_hangs_is_given_up_after_start_timeout() {
     };
     assert_keeps_serving(server, hang, &said);
     assert!(began.elapsed().as_secs() >= 4, "given up too early");
+}
+
+#[test]
+fn a_generation_serves_nobody_before_all_of_it_is_ready() {
+    if !ours() {
+        return;
+    }
+    let server = shop().start();
+    let gate = server.gate("second");
+    // Counted in the master: the second child waits.
+    let import = "import itertools; forks = itertools.count()\n\
+                  def born():\n    \
+                      if next(forks) == 1:\n        \
+                          note('second'); wait_at('second')\n\
+                  os.register_at_fork(after_in_parent=lambda: next(forks), after_in_child=born)";
+    server.write("shop.py", &version("two", import));
+    server.signal(Signal::SIGHUP);
+    server.notes.expect("second");
+    for _ in 0..50 {
+        server.get("/").assert_text("one");
+    }
+    gate.open();
+    wait_generation(&server, 2);
+    server.get("/").assert_text("two");
 }
 
 #[test]
@@ -250,7 +277,7 @@ fn a_master_that_is_killed_is_no_reason_to_stop_serving() {
     kill(&server);
     server.get("/").assert_text("one");
     assert_eq!(server.workers(), workers);
-    assert_eq!(count(&server, "the master killed by SIGKILL"), 1);
+    assert_eq!(count(&server, "the master ended, killed by SIGKILL"), 1);
 }
 
 #[test]
@@ -288,7 +315,7 @@ fn an_interpreter_that_does_not_work_is_refused() {
         std::fs::remove_file(&link).expect("remove the link");
         symlink("/bin/false", &link).expect("link to another program");
     };
-    let said = ["the master exited with status 1"];
+    let said = ["the master ended, exited with status 1"];
     assert_keeps_serving(server.python(&link), break_it, &said);
 }
 
@@ -512,6 +539,50 @@ fn a_request_on_an_idle_connection_is_answered_while_the_worker_drains() {
     idle.expect_end();
     silent.expect_end();
     worker.wait_gone();
+}
+
+#[test]
+fn a_request_that_comes_while_the_last_one_runs_is_answered() {
+    if !ours() {
+        return;
+    }
+    let server = shop().start();
+    let (mut first, mut second) = two_of_one_worker(&server);
+    let number: i32 = first.get("/pid").text().parse().expect("a process number");
+    let worker = Pid::of(number).expect("a living worker");
+    // It reads the order first and then runs a request for longer than it waits for another one.
+    worker.signal(Signal::SIGSTOP);
+    let workers = server.workers();
+    server.signal(Signal::SIGHUP);
+    let mut others = workers.iter().filter(|other| **other != worker);
+    others.next().expect("two workers").wait_gone();
+    first.send("GET /slow HTTP/1.1\r\nHost: test\r\n\r\n");
+    worker.signal(Signal::SIGCONT);
+    server.notes.expect("slow");
+    second.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    for client in [&mut first, &mut second] {
+        let response = client.response();
+        response.assert_text("one");
+        assert!(response.says_close(), "{response:?}");
+        client.expect_end();
+    }
+}
+
+/// Two connections, both of which have been served by the same worker.
+#[track_caller]
+fn two_of_one_worker(server: &Running) -> (Client, Client) {
+    let mut known: Vec<(String, Client)> = Vec::new();
+    wait_until("two connections of one worker", || {
+        let mut client = server.connect();
+        let pid = client.get("/pid").text();
+        match known.iter().position(|(other, _)| *other == pid) {
+            Some(index) => Some((known.swap_remove(index).1, client)),
+            None => {
+                known.push((pid, client));
+                None
+            }
+        }
+    })
 }
 
 #[test]

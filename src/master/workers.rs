@@ -59,10 +59,19 @@ enum Mood {
     },
 }
 
+/// Whether workers may take connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Permission {
+    /// The supervisor has not decided yet that this generation is to serve.
+    Awaited,
+    Given,
+}
+
 pub struct Workers {
     pub(super) pool: Pool,
     pub(super) processes: Vec<Option<Process>>,
     mood: Mood,
+    permission: Permission,
     hopeless: bool,
     graceful_timeout: Nanos,
     care: Care,
@@ -95,6 +104,7 @@ impl Workers {
             pool: Pool::new(bounds, slots),
             processes: (0..slots).map(|_| None).collect(),
             mood: Mood::Serving,
+            permission: Permission::Awaited,
             hopeless: false,
             graceful_timeout: nanos(settings.limits.graceful_timeout),
             care: Care::new(settings, slots, clock::now()),
@@ -112,6 +122,9 @@ impl Workers {
 
     pub fn started(&mut self, slot: usize, pid: Pid, channel: Channel) -> std::io::Result<()> {
         let child = Child::adopt(pid)?;
+        if self.permission == Permission::Given {
+            let _ = channel.send(order::SERVE);
+        }
         self.processes[slot] = Some(Process {
             child,
             channel: Line::Open(channel),
@@ -149,6 +162,10 @@ impl Workers {
             Order::Drain => (order::DRAIN, now.saturating_add(self.graceful_timeout)),
             Order::Stop => (order::STOP, now + STOP_GRACE),
             Order::Scale { by } => return self.scale(by, scoreboard, now),
+            Order::Serve => {
+                self.permission = Permission::Given;
+                return self.tell_all(order::SERVE);
+            }
         };
         self.mood = match self.mood {
             Mood::Serving => Mood::Leaving { until },
@@ -358,6 +375,8 @@ impl Workers {
                     if let Some(old) = self.pool.ready(slot, now) {
                         self.dismiss(old, now);
                     }
+                }
+                order::LISTENS => {
                     if let Err(error) = self.crowd.stand_behind(doors.listeners, doors.nudge) {
                         log::error!("cannot watch for waiting connections: {error}");
                     }

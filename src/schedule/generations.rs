@@ -97,6 +97,8 @@ pub enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     Start(Number, Cause),
+    /// It may take connections from now on.
+    Serve(Number),
     Drain(Number),
     Stop(Number),
     /// It serves nobody.
@@ -366,7 +368,7 @@ impl Generations {
         let Some(index) = self.entries.iter().position(starts) else {
             return Vec::new();
         };
-        let mut actions = Vec::new();
+        let mut actions = vec![Action::Serve(number)];
         for entry in &mut self.entries {
             if entry.stage == Stage::Serving {
                 let grace = entry.terms.grace.saturating_add(SLACK);

@@ -49,10 +49,10 @@ struct Gone {
     target: Target,
     /// `the master exited with status 1`, or what it said itself.
     how: Failure,
+    /// What kills a master, and a time limit, may not be there at the next try.
+    exit: Exit,
     /// It could not even be started.
     error: Option<Error>,
-    /// The exit status of rswsgi if nothing serves without it.
-    exit: Exit,
 }
 
 /// Reports taken from one master per wake-up: one that never stops talking keeps nobody waiting.
@@ -302,6 +302,7 @@ impl App {
             let done = match action {
                 Action::Start(number, cause) => self.start(number, cause, now),
                 Action::Tell(told) => self.tell(told, gone.as_ref(), now),
+                Action::Serve(number) => self.with(number, |g| g.order(Order::Serve)),
                 Action::Drain(number) => self.with(number, |g| g.order(Order::Drain)),
                 Action::Stop(number) => self.with(number, |g| g.order(Order::Stop)),
                 Action::GiveUp(number) => self.with(number, Generation::give_up),
@@ -357,7 +358,7 @@ impl App {
                 log::error!("{who} did not come up: {reason}\n{traceback}");
             }
             (Told::Lost(_), Some(gone)) => {
-                log::error!("{} is lost: {}", gone.who, gone.how.reason);
+                log::error!("{}: {}", gone.who, gone.how.reason);
             }
             // Only an end makes these.
             (Told::Hopeless(_) | Told::Failed { .. } | Told::Lost(_), None) => {}
@@ -438,15 +439,14 @@ impl Gone {
             who: generation.describe(),
             target: generation.settings.target,
             how: generation.failure.unwrap_or_else(|| Failure {
-                reason: format!("the master {ended}"),
+                reason: format!("the master ended, {ended}"),
                 traceback: String::new(),
             }),
-            error: None,
-            // What kills a master, and a time limit, may not be there at the next try.
             exit: match ended {
                 Ended::Exited(_) => Exit::Config,
                 _ => Exit::Failed,
             },
+            error: None,
         }
     }
 

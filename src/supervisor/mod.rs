@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod check;
 mod generation;
 mod hand_over;
 mod interpreter;
@@ -22,16 +23,15 @@ use nix::unistd::Pid;
 
 use crate::config::{self, Invocation, Settings};
 use crate::error::{Error, Exit, Result};
-use crate::link::{Purpose, VERSION};
+use crate::link::VERSION;
 use crate::log;
 use crate::net;
-use crate::sys::clock::{self, Nanos, SECOND, nanos};
+use crate::sys::clock::{self, Nanos};
 use crate::sys::notify::Notifier;
 use crate::sys::process;
-use crate::sys::signal::{self, Inbox, release};
+use crate::sys::signal::{self, Inbox};
 use crate::sys::title;
 use app::{App, News};
-use generation::{Failure, Generation, Said};
 use hand_over::{HandOver, Task};
 use upgrade::Upgrade;
 
@@ -63,7 +63,7 @@ fn run(arguments: Vec<OsString>) -> Result<()> {
     }
     match configuration(&arguments)? {
         Invocation::Print(text) => print(&text),
-        Invocation::Check(settings) => check(&settings),
+        Invocation::Check(settings) => check::check(&settings),
         Invocation::Serve(settings) => serve(arguments, settings),
     }
 }
@@ -78,58 +78,6 @@ fn print(text: &str) -> Result<()> {
     std::io::stdout()
         .write_all(text.as_bytes())
         .map_err(|error| Error::io("cannot write to standard output", &error))
-}
-
-/// `--check`: imports the application, reports and leaves.
-fn check(settings: &Settings) -> Result<()> {
-    let now = clock::now();
-    let mut generation = Generation::start(1, settings, &[], Purpose::Check, now)?;
-    let patience = nanos(settings.limits.start_timeout);
-    let deadline = now.saturating_add(patience);
-    loop {
-        let said = generation.hear();
-        match said {
-            Said::Ready { python } => {
-                dismiss(&mut generation);
-                return print(&format!("{}: ok (Python {python})\n", settings.target));
-            }
-            Said::Failed(Failure { reason, traceback }) => {
-                dismiss(&mut generation);
-                let message = format!("cannot serve {}: {reason}\n{traceback}", settings.target);
-                return Err(Error::new(Exit::Config, message.trim_end()));
-            }
-            Said::Nothing => {}
-        }
-        if let Some(ended) = generation.try_reap() {
-            let message = format!("cannot serve {}: the master {ended}", settings.target);
-            return Err(Error::new(Exit::Config, message));
-        }
-        let now = clock::now();
-        if now >= deadline {
-            generation.kill();
-            let message = format!("importing {} took too long", settings.target);
-            return Err(Error::new(Exit::Config, message));
-        }
-        let mut fds = [
-            PollFd::new(generation.channel.as_fd(), PollFlags::POLLIN),
-            PollFd::new(generation.child.as_fd(), PollFlags::POLLIN),
-        ];
-        sleep(&mut fds, now, Some(deadline));
-    }
-}
-
-/// Gives a checked master a moment for its `atexit` functions.
-fn dismiss(generation: &mut Generation) {
-    let deadline = clock::now() + SECOND;
-    while generation.try_reap().is_none() {
-        let now = clock::now();
-        if now >= deadline {
-            generation.kill();
-            return;
-        }
-        let mut fds = [PollFd::new(generation.child.as_fd(), PollFlags::POLLIN)];
-        sleep(&mut fds, clock::now(), Some(deadline));
-    }
 }
 
 fn sleep(fds: &mut [PollFd<'_>], now: Nanos, until: Option<Nanos>) {
@@ -243,7 +191,7 @@ fn resume(arguments: Vec<OsString>, task: Task, state: RawFd, before: RawFd) -> 
         _ => log::info!("upgraded from {} to {VERSION}", handed.version),
     }
     supervisor.tell_status();
-    release(&SIGNALS).map_err(|error| Error::io("cannot receive signals", &error))?;
+    signal::release(&SIGNALS).map_err(|error| Error::io("cannot receive signals", &error))?;
     supervisor.run()
 }
 
@@ -436,7 +384,8 @@ impl Supervisor {
 
     fn is_own(&self, pid: Pid) -> bool {
         let mut generations = self.apps.iter().flat_map(|app| &app.generations);
-        generations.any(|generation| generation.child.pid() == pid)
+        let checked = self.upgrade.as_ref().and_then(Upgrade::child);
+        generations.any(|generation| generation.child.pid() == pid) || checked == Some(pid)
     }
 
     fn obey(&mut self, signal: Signal, now: Nanos) {

@@ -21,6 +21,7 @@ use std::process::Command;
 
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::hand_over::{self, HandOver, Task, VARIABLE};
@@ -152,13 +153,21 @@ impl Upgrade {
         }
     }
 
-    pub fn watched(&self) -> Option<PollFd<'_>> {
+    /// The new program while it is checked.
+    fn checked(&self) -> Option<&Child> {
         match self {
-            Upgrade::Checking { child, .. } | Upgrade::Late { child } => {
-                Some(PollFd::new(child.as_fd(), PollFlags::POLLIN))
-            }
+            Upgrade::Checking { child, .. } | Upgrade::Late { child } => Some(child),
             Upgrade::Asked | Upgrade::Agreed { .. } => None,
         }
+    }
+
+    pub fn child(&self) -> Option<Pid> {
+        self.checked().map(Child::pid)
+    }
+
+    pub fn watched(&self) -> Option<PollFd<'_>> {
+        let child = self.checked()?;
+        Some(PollFd::new(child.as_fd(), PollFlags::POLLIN))
     }
 }
 

@@ -75,6 +75,13 @@ fn peer(storage: &MaybeUninit<libc::sockaddr_storage>, length: libc::socklen_t) 
     }
 }
 
+/// Whether bytes wait to be received; they stay where they are.
+pub fn has_bytes(fd: BorrowedFd<'_>) -> bool {
+    use nix::sys::socket::{MsgFlags, recv};
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    recv(fd.as_raw_fd(), &mut [0], flags) == Ok(1)
+}
+
 /// `recv(2)`: `Ok(0)` is the end of the stream, `WouldBlock` nothing for now.
 pub fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     use nix::sys::socket::{MsgFlags, recv};

@@ -19,9 +19,15 @@ use crate::sys::socket;
 /// After `accept` failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Nanos = SECOND;
 
+/// Connections per listener that a worker takes which drains: more than one may have come in the
+/// moment that it took to wake up.
+const LAST_ACCEPTS: usize = 4;
+
 /// Whether new connections are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Accepting {
+    /// The worker has not been told to serve.
+    NotYet,
     Yes,
     /// All connections are in use.
     Full,
@@ -75,7 +81,9 @@ impl Worker<'_> {
             }
             let _ = self.epoll.delete(&self.nudge);
         }
-        self.accepting = accepting;
+        if self.accepting != Accepting::Never {
+            self.accepting = accepting;
+        }
     }
 
     pub(super) fn accept(&mut self, py: Python<'_>, listener: usize) {
@@ -133,6 +141,19 @@ impl Worker<'_> {
         }
         self.owes_accept = false;
         self.accept(py, listener);
+    }
+
+    /// What waits when we find the order to drain: the kernel may have woken us alone for it, and the
+    /// siblings that a nudge could wake may drain, too.
+    pub(super) fn accept_the_last(&mut self, py: Python<'_>, waiting: Option<usize>) {
+        if waiting.is_some() {
+            for index in 0..self.listeners.len() {
+                for _ in 0..LAST_ACCEPTS {
+                    self.accept(py, index);
+                }
+            }
+        }
+        self.listeners.clear();
     }
 
     pub(super) fn resume_listening(&mut self) {

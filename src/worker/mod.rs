@@ -48,8 +48,11 @@ pub const SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGI
 pub mod order {
     pub const DRAIN: &[u8] = b"drain";
     pub const STOP: &[u8] = b"stop";
-    /// In the other direction: it serves; it has served as many requests as it is to.
+    /// Take connections; a worker does not before it is told to.
+    pub const SERVE: &[u8] = b"serve";
+    /// In the other direction: it could serve; it takes connections; it has served as many requests as it is to.
     pub const READY: &[u8] = b"ready";
+    pub const LISTENS: &[u8] = b"listens";
     pub const WORN: &[u8] = b"worn";
     /// A signal has told it to drain.
     pub const LEAVING: &[u8] = b"leaving";
@@ -175,7 +178,7 @@ impl<'a> Worker<'a> {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             listeners: plan.listeners,
             nudge: plan.nudge,
-            accepting: Accepting::Paused(0),
+            accepting: Accepting::NotYet,
             orders: plan.orders,
             signals,
             connections: Slab::new(),
@@ -205,12 +208,12 @@ impl<'a> Worker<'a> {
 
     /// Serves until ordered to leave.
     pub fn run(&mut self, py: Python<'_>) -> io::Result<Leave> {
-        self.listen()?;
         self.orders.send(order::READY)?;
         let mut events = [EpollEvent::empty(); BATCH];
         loop {
             self.row.set_state(match self.accepting {
                 Accepting::Never => State::Draining,
+                Accepting::NotYet => State::Starting,
                 _ => State::Idle,
             });
             let count = self.wait(py, &mut events)?;
@@ -256,6 +259,9 @@ impl<'a> Worker<'a> {
                 waiting = waiting.or(self.answer_nudge());
             }
             self.accept_if_idle(py, waiting, ready);
+            if self.leave == Some(Leave::Drained) {
+                self.accept_the_last(py, waiting);
+            }
             if self.now >= self.next_sweep {
                 self.sweep(py);
             }
@@ -289,6 +295,12 @@ impl<'a> Worker<'a> {
         match self.orders.receive()? {
             Received::Message(order) if order == order::STOP => self.leave = Some(Leave::Now),
             Received::Message(order) if order == order::DRAIN => self.drain(),
+            Received::Message(order) if order == order::SERVE => {
+                if self.accepting == Accepting::NotYet {
+                    self.listen()?;
+                    self.orders.send(order::LISTENS)?;
+                }
+            }
             Received::Message(_) | Received::Nothing => {}
             Received::Closed => {
                 // The master is gone: finish, and do not look at the closed channel again.
@@ -327,10 +339,12 @@ impl<'a> Worker<'a> {
     fn drain(&mut self) {
         if self.leave.is_none() {
             self.leave = Some(Leave::Drained);
+            if self.accepting != Accepting::Yes {
+                self.listeners.clear();
+            }
             self.stop_listening(Accepting::Never);
             // The kernel may have chosen us for a connection a moment ago.
             let _ = self.nudge.write(1);
-            self.listeners.clear();
             for (_, connection) in &mut self.connections {
                 let grace = match connection.phase {
                     Phase::Linger => DRAIN_LINGER,

@@ -469,7 +469,13 @@ impl Worker<'_> {
     /// The client has not done its next step in time.
     pub(super) fn time_out(&mut self, py: Python<'_>, id: usize) {
         match self.connections[id].phase {
-            Phase::Head { .. } if self.connections[id].is_idle() => self.close(id),
+            Phase::Head { .. } if self.connections[id].is_idle() => {
+                // A request may have come while that of another connection ran.
+                match socket::has_bytes(self.connections[id].outlet().socket()) {
+                    true => self.set_deadline(id, nanos(self.settings.limits.head_timeout)),
+                    false => self.close(id),
+                }
+            }
             Phase::Head { .. } => self.refuse_late(py, id, Refusal::HeadTimeout),
             Phase::Body { .. } => self.refuse_late(py, id, Refusal::BodyTimeout),
             Phase::Flush => {

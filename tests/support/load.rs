@@ -78,8 +78,8 @@ impl Load {
         let client = |(index, habit): (usize, Habit)| {
             let tally = Arc::clone(&tally);
             let address = match habit {
-                Habit::KeepAlive => server.address_of(0).clone(),
-                Habit::Fresh => server.address_of(1).clone(),
+                Habit::KeepAlive => server.addresses()[0].clone(),
+                Habit::Fresh => server.addresses()[1].clone(),
             };
             std::thread::spawn(move || run(&tally.stop, &tally.answers[index], habit, &address))
         };

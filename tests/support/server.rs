@@ -345,14 +345,13 @@ impl Server {
     }
 
     fn rswsgi(&self) -> Command {
-        let program = &self.program;
         let mut words = self.wrapper.clone();
         if let Sockets::Passed(_) = &self.sockets {
             // sd_listen_fds(3): LISTEN_PID is the process that serves, known only once it exists.
             words.extend(["sh", "-c", "export LISTEN_PID=$$; exec \"$@\"", "sh"].map(Into::into));
         }
         words.extend(self.under.iter().cloned());
-        words.push(program.into());
+        words.push(self.program.clone().into());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         match &self.sockets {
@@ -572,10 +571,6 @@ impl Running {
     /// The listeners that were passed, in order.
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
-    }
-
-    pub fn address_of(&self, listener: usize) -> &Address {
-        &self.addresses[listener]
     }
 
     /// A connection to the first listener.

@@ -1,4 +1,4 @@
-use super::Action::{Drain, GiveUp, Kill, Start, Stop, Tell};
+use super::Action::{Drain, GiveUp, Kill, Serve, Start, Stop, Tell};
 use super::Cause::{First, Reload, Restart};
 use super::News::{Failed, Hopeless, Late, Lost, Overdue, Serves, StartsAfter, Superseded, Waits};
 use super::*;
@@ -20,7 +20,7 @@ fn serving() -> Generations {
     check(
         &mut generations,
         0,
-        &[(Event::Ready(1), &[serves(1, First)])],
+        &[(Event::Ready(1), &[Serve(1), serves(1, First)])],
     );
     generations
 }
@@ -48,7 +48,11 @@ fn check(generations: &mut Generations, now: Nanos, table: &[(Event, &[Action])]
 
 #[test]
 fn the_first_generation_serves_or_the_app_is_hopeless() {
-    check(&mut begun(), 5, &[(Event::Ready(1), &[serves(1, First)])]);
+    check(
+        &mut begun(),
+        5,
+        &[(Event::Ready(1), &[Serve(1), serves(1, First)])],
+    );
     check(
         &mut begun(),
         5,
@@ -76,7 +80,7 @@ fn a_reload_drains_the_old_generation_only_when_the_new_one_is_ready() {
         &[
             (Event::Reload(TERMS), &[Start(2, Reload)]),
             (Event::Due, &[]),
-            (Event::Ready(2), &[Drain(1), serves(2, Reload)]),
+            (Event::Ready(2), &[Serve(2), Drain(1), serves(2, Reload)]),
             (Event::Ready(2), &[]),
             (Event::Ended(1), &[]),
             (Event::Reload(TERMS), &[Start(3, Reload)]),
@@ -146,7 +150,7 @@ fn a_reload_takes_the_place_of_one_under_way() {
         0,
         &[
             (Event::Ended(2), &[Start(3, Reload)]),
-            (Event::Ready(3), &[Drain(1), serves(3, Reload)]),
+            (Event::Ready(3), &[Serve(3), Drain(1), serves(3, Reload)]),
         ],
     );
     assert!(!generations.is_reloading());
@@ -186,7 +190,7 @@ fn a_reload_during_the_first_start_starts_afresh() {
         &[
             (Event::Reload(TERMS), &[Tell(Superseded(1)), GiveUp(1)]),
             (Event::Ended(1), &[Start(2, Reload)]),
-            (Event::Ready(2), &[serves(2, First)]),
+            (Event::Ready(2), &[Serve(2), serves(2, First)]),
         ],
     );
     check(
@@ -278,7 +282,10 @@ fn a_lost_generation_is_started_again_at_once_then_with_back_off() {
             now,
             &[
                 (Event::Due, &[Start(number + 1, Restart)]),
-                (Event::Ready(number + 1), &[serves(number + 1, Restart)]),
+                (
+                    Event::Ready(number + 1),
+                    &[Serve(number + 1), serves(number + 1, Restart)],
+                ),
             ],
         );
     }
@@ -304,7 +311,7 @@ fn a_reload_under_way_takes_the_place_of_a_lost_generation() {
     check(
         &mut generations,
         0,
-        &[(Event::Ready(2), &[serves(2, Reload)])],
+        &[(Event::Ready(2), &[Serve(2), serves(2, Reload)])],
     );
     // It fails, too: what served is started again.
     let actions = other.step(Event::Ended(2), 0);
@@ -403,7 +410,7 @@ fn only_a_quiet_state_can_be_handed_over() {
         0,
         &[
             (Event::Reload(TERMS), &[Start(3, Reload)]),
-            (Event::Ready(3), &[Drain(2), serves(3, Reload)]),
+            (Event::Ready(3), &[Serve(3), Drain(2), serves(3, Reload)]),
         ],
     );
 }
