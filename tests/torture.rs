@@ -377,11 +377,14 @@ fn only_requests_inside_killed_workers_fail() {
         kills
     });
     let notes = notes(&server);
-    // Whatever was answered was run once, by the process that the answer names.
+    let killed: BTreeSet<i32> = kills.iter().map(|kill| kill.pid).collect();
+    // Whatever was answered was run once, by the process that the answer names. A generator notes its
+    // end when its last block is sent already: its worker may be killed in between.
     for (request, pid) in &seen.answered {
         let noted = notes.get(request).expect("an answered request was begun");
         assert_eq!(noted.begun, [*pid], "{request}");
-        assert_eq!(noted.ended, [*pid], "{request}");
+        let is_over = noted.ended == [*pid] || (noted.ended.is_empty() && killed.contains(pid));
+        assert!(is_over, "{request}: {noted:?}");
     }
     let mut losses: BTreeMap<Loss, Vec<i32>> = BTreeMap::new();
     let mut wrong = Vec::new();
@@ -403,16 +406,15 @@ fn only_requests_inside_killed_workers_fail() {
     );
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(!kills.is_empty(), "nobody was killed");
-    let inside = losses.get(&Loss::Inside).cloned().unwrap_or_default();
-    let workers: BTreeSet<&i32> = inside.iter().collect();
-    assert_eq!(workers.len(), inside.len(), "a worker runs one request");
-    // What was begun and has no end was inside a killed worker, and its client knows it.
-    for (request, noted) in &notes {
-        if noted.ended.is_empty() {
-            let failed = seen.failures.iter().any(|f| f.request == *request);
-            assert!(failed, "{request} has no end, but an answer: {noted:?}");
-        }
-    }
+    assert!(count("its number of requests") > 0, "nobody was recycled");
+    // What was begun and has no end was inside a killed worker, which runs one request at a time.
+    let unended = notes.values().filter(|noted| noted.ended.is_empty());
+    let mut inside: Vec<i32> = unended.flat_map(|noted| noted.begun.clone()).collect();
+    let count = inside.len();
+    inside.sort_unstable();
+    inside.dedup();
+    assert_eq!(count, inside.len(), "a worker runs one request: {inside:?}");
+    assert!(inside.iter().all(|pid| killed.contains(pid)), "{inside:?}");
     for (pid, lost) in losses_by_worker(&losses) {
         assert!(lost <= CLIENTS, "worker {pid} took {lost} requests with it");
     }
@@ -426,9 +428,13 @@ fn only_requests_inside_killed_workers_fail() {
         "{} requests noted, {counted} counted",
         notes.len()
     );
-    assert_eq!(
-        log.count("killed by SIGKILL after"),
-        kills.len(),
-        "every kill is on record, and no other"
-    );
+    // A kill may come too late for a worker that is leaving; then it costs nothing.
+    let on_record = |line: &str| {
+        let (before, _) = line.split_once(") killed by SIGKILL")?;
+        before.rsplit_once("(pid ")?.1.parse::<i32>().ok()
+    };
+    let on_record: BTreeSet<i32> = log.stderr.lines().filter_map(on_record).collect();
+    let guilty: BTreeSet<i32> = losses.values().flatten().copied().collect();
+    assert!(guilty.is_subset(&on_record), "{guilty:?}, {on_record:?}");
+    assert!(on_record.is_subset(&killed), "{on_record:?}, {killed:?}");
 }

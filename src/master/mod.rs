@@ -314,7 +314,9 @@ impl Master {
                 Ok((module.getattr("_soft_deadline")?, forked))
             });
             hooks
-                .and_then(|(soft_deadline, forked)| startup.obey(py, soft_deadline, forked))
+                .and_then(|(soft_deadline, forked)| {
+                    startup.obey(py, soft_deadline, forked, signals.write_end().unwrap_or(-1))
+                })
                 .map_err(|error| crate::python::traceback(py, &error))?;
             let plan = Plan {
                 settings,

@@ -71,17 +71,18 @@ impl Startup {
 
     /// Takes the signals that a worker gets from its master. `soft_deadline` is the handler of
     /// [`SOFT_DEADLINE`].
-    /// `forked` are called in parent and child after forks of the application.
+    /// `wakeup` is written to when a signal has arrived for a Python handler. `forked` are called in parent and child after forks of the application.
     pub fn obey(
         &self,
         py: Python<'_>,
         soft_deadline: Bound<'_, PyAny>,
         forked: (Bound<'_, PyAny>, Bound<'_, PyAny>),
+        wakeup: i32,
     ) -> PyResult<()> {
         let (in_parent, in_child) = forked;
         self.module
             .bind(py)
-            .call_method1("obey", (soft_deadline, in_parent, in_child))?;
+            .call_method1("obey", (soft_deadline, in_parent, in_child, wakeup))?;
         Ok(())
     }
 

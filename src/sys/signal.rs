@@ -91,12 +91,21 @@ impl Inbox {
     }
 
     /// The next signal, if there is one.
+    ///
+    /// Real-time signals have no name; they wake the reader and are passed over.
     pub fn take(&self) -> Option<Signal> {
         let mut byte = [0];
-        match (&self.pipe).read(&mut byte) {
-            Ok(1) => Signal::try_from(i32::from(byte[0])).ok(),
-            _ => None,
+        while let Ok(1) = (&self.pipe).read(&mut byte) {
+            if let Ok(signal) = Signal::try_from(i32::from(byte[0])) {
+                return Some(signal);
+            }
         }
+        None
+    }
+
+    /// Where others may write signal numbers, too: `signal.set_wakeup_fd` of Python.
+    pub fn write_end(&self) -> Option<RawFd> {
+        self.write_end
     }
 }
 

@@ -229,7 +229,7 @@ impl<'a> Worker<'a> {
             for event in &events[..count] {
                 match event.data() {
                     ORDERS => self.take_orders()?,
-                    SIGNAL => self.take_signals(),
+                    SIGNAL => self.take_signals(py),
                     _ => {}
                 }
             }
@@ -284,11 +284,7 @@ impl<'a> Worker<'a> {
         match py.detach(|| self.epoll.wait(events, timeout)) {
             Ok(count) => Ok(count),
             Err(Errno::EINTR) => {
-                // Handlers that the application has set with `signal.signal` run now.
-                if let Err(error) = py.check_signals() {
-                    let text = crate::python::traceback(py, &error);
-                    log::error!("a signal handler of the application raised\n{text}");
-                }
+                run_signal_handlers(py);
                 Ok(0)
             }
             Err(error) => Err(error.into()),
@@ -327,7 +323,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn take_signals(&mut self) {
+    fn take_signals(&mut self, py: Python<'_>) {
         while let Some(signal) = self.signals.take() {
             match signal {
                 Signal::SIGTERM | Signal::SIGQUIT if self.leave.is_none() => {
@@ -337,6 +333,7 @@ impl<'a> Worker<'a> {
                 _ => {}
             }
         }
+        run_signal_handlers(py);
     }
 
     fn drain(&mut self) {
@@ -439,6 +436,14 @@ impl<'a> Worker<'a> {
         {
             self.wake_at(next);
         }
+    }
+}
+
+/// Handlers that the application has set with `signal.signal` run now.
+fn run_signal_handlers(py: Python<'_>) {
+    if let Err(error) = py.check_signals() {
+        let text = crate::python::traceback(py, &error);
+        log::error!("a signal handler of the application raised\n{text}");
     }
 }
 
