@@ -1,5 +1,5 @@
-//! Never down: workers are killed at random under steady load while the pool breathes and recycles,
-//! and the requests that fail are exactly those that a killed worker had in its hands.
+//! Never down: workers are killed at random under steady load while the pool breathes and recycles and
+//! reloads good and bad alternate, and the requests that fail are exactly those that a killed worker had in its hands.
 //!
 //! The application notes the begin and the end of each request with its process (`apps/torture.py`);
 //! every response names its process, so a client knows the owner of the connection it keeps. That
@@ -29,9 +29,6 @@ const LEAST: usize = 100;
 /// A worker that ends sooner counts as one of a crash loop and is replaced with a delay: that is
 /// another test (`pools`).
 const GROWN_UP: Duration = Duration::from_millis(1200);
-/// SIGHUP, with a good application and a broken one in turn.
-const RELOADS: bool = false;
-
 const KINDS: [&str; 6] = ["hello", "nap", "post", "chunked", "generator", "file"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -250,7 +247,7 @@ fn torment(server: &Running, seed: u64, course: &Course) -> Vec<Kill> {
             continue;
         }
         next = sent + 20 + random.below(200);
-        if RELOADS && random.below(10) == 0 {
+        if random.below(10) == 0 && outcomes(server) == reloads {
             reload(server, reloads);
             reloads += 1;
         }
@@ -274,10 +271,20 @@ fn torment(server: &Running, seed: u64, course: &Course) -> Vec<Kill> {
 fn reload(server: &Running, number: usize) {
     let broken = server.dir().join("broken");
     match number % 2 {
-        0 => drop(std::fs::remove_file(broken)),
+        0 => drop(std::fs::remove_file(broken)), // there is none the first time
         _ => std::fs::write(broken, "").expect("write a file"),
     }
+    server.read_notifications(); // what nobody reads fills the socket
     server.signal(Signal::SIGHUP);
+}
+
+/// How many reloads have come to an end, good or bad.
+fn outcomes(server: &Running) -> usize {
+    count(server, "reloaded: ") + count(server, "reload failed: ")
+}
+
+fn count(server: &Running, piece: &str) -> usize {
+    server.log.text().matches(piece).count()
 }
 
 fn notes(server: &Running) -> BTreeMap<String, Noted> {
@@ -361,6 +368,8 @@ fn only_requests_inside_killed_workers_fail() {
         .arg("--idle-timeout", "1s")
         .start();
     server.expect_error("killed by SIGKILL");
+    server.expect_error("reload failed: ");
+    server.expect_error("a bad deploy");
     let course = Course::default();
     let mut seen = Seen::default();
     let kills = std::thread::scope(|scope| {
@@ -394,19 +403,23 @@ fn only_requests_inside_killed_workers_fail() {
             Err(text) => wrong.push(text),
         }
     }
-    let count = |text: &str| server.log.text().matches(text).count();
+    let count = |piece: &str| count(&server, piece);
     println!(
-        "{} answered, {} lost {losses:?}; {} killed, {} recycled, {} grown, {} shrunk",
+        "{} answered, {} lost {losses:?}; {} killed, {} recycled, {} grown, {} shrunk, \
+         {} reloaded, {} not reloaded",
         seen.answered.len(),
         seen.failures.len(),
         kills.len(),
         count("its number of requests"),
         count("starting another"),
         count("has nothing to do"),
+        count("reloaded: "),
+        count("reload failed: "),
     );
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(!kills.is_empty(), "nobody was killed");
     assert!(count("its number of requests") > 0, "nobody was recycled");
+    assert!(count("reloaded: ") > 0, "nothing was reloaded");
     // What was begun and has no end was inside a killed worker, which runs one request at a time.
     let unended = notes.values().filter(|noted| noted.ended.is_empty());
     let mut inside: Vec<i32> = unended.flat_map(|noted| noted.begun.clone()).collect();
