@@ -189,8 +189,9 @@ pub static SETTINGS: &[Setting] = &[
         kind: Switch,
         help: "Make all objects immortal before workers are forked (CPython 3.12, 3.13)",
         long_help: "Reference counts of shared objects are then no longer written, so that more memory stays shared \
-            (PEP 683). What was imported is never freed: neither __del__ nor weakref callbacks of those objects run. \
-            Other versions of Python ignore it with a warning.",
+            (PEP 683). What was imported is never freed. Objects with finalizers and those that are weakly \
+            referenced, other than classes, functions and modules, are left out. Other versions of Python \
+            ignore it with a warning.",
         ..WORKERS
     },
     Setting {
