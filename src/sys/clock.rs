@@ -27,11 +27,6 @@ pub fn unix_seconds() -> u64 {
     read(ClockId::CLOCK_REALTIME_COARSE) / SECOND
 }
 
-/// Nanoseconds since the epoch.
-pub fn unix_nanos() -> u64 {
-    read(ClockId::CLOCK_REALTIME)
-}
-
 /// A wait in milliseconds for `epoll_wait(2)` or `poll(2)`, rounded up so that a wait shorter than
 /// a millisecond does not become a busy loop. `None` waits for ever.
 pub fn wait_millis(now: Nanos, until: Option<Nanos>) -> i32 {

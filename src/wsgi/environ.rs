@@ -12,6 +12,7 @@ use pyo3::types::{PyDict, PyFloat, PyString};
 use super::deadline::seconds;
 use super::file::FileWrapper;
 use super::names::NameCache;
+use crate::http::head::environ_worthy;
 use crate::http::target::{percent_decode, split_host};
 use crate::http::{Head, Version};
 use crate::python::latin1;
@@ -241,11 +242,10 @@ impl Builder {
         self.names.new_request();
         let careful = head.has_underscores && self.underscores == UnderscoreFields::Keep;
         for field in head.fields {
-            let underscore = || memchr::memchr(b'_', field.name.as_bytes()).is_some();
-            if head.has_underscores && !careful && underscore() {
+            let name = field.name.as_bytes();
+            if head.has_underscores && !environ_worthy(name, self.underscores) {
                 continue;
             }
-            let name = field.name.as_bytes();
             self.names.set(py, &environ, name, field.value, careful)?;
         }
         if target.authority.is_some()
