@@ -5,7 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -107,8 +107,7 @@ pub enum UnderscoreFields {
     Keep,
 }
 
-/// `directory` is where the program was started: relative paths start there.
-pub(super) fn resolve(layers: &Layers, directory: &Path) -> Result<Settings> {
+pub(super) fn resolve(layers: &Layers) -> Result<Settings> {
     let target = resolve_target(layers)?;
     let name = match layers.text("name")? {
         Some(name) => layers
@@ -120,15 +119,15 @@ pub(super) fn resolve(layers: &Layers, directory: &Path) -> Result<Settings> {
         target,
         name,
         bind: layers.list("bind", |text| {
-            let bind = text.parse::<Bind>()?.within(directory);
+            let bind = text.parse::<Bind>()?.within(layers.base("bind"));
             bind.check_length().map(|()| bind)
         })?,
         backlog: layers.number("backlog")?,
         workers: layers.parsed("workers", str::parse)?,
         before_fork: before_fork::resolve(layers)?,
-        interpreter: resolve_interpreter(layers, directory)?,
+        interpreter: resolve_interpreter(layers)?,
         script_name: layers.parsed("script-name", read_script_name)?,
-        limits: resolve_limits(layers, directory)?,
+        limits: resolve_limits(layers)?,
         recycling: resolve_recycling(layers)?,
         underscore_fields: layers.parsed("underscore-fields", |text| match text {
             "drop" => Ok(UnderscoreFields::Drop),
@@ -168,25 +167,24 @@ fn resolve_target(layers: &Layers) -> Result<Target> {
     Err(Error::new(Exit::Usage, message))
 }
 
-fn resolve_interpreter(layers: &Layers, directory: &Path) -> Result<InterpreterSettings> {
-    let path = |name| layers.path(name, directory);
+fn resolve_interpreter(layers: &Layers) -> Result<InterpreterSettings> {
     let python = layers.text("python")?.map(|text| match text.contains('/') {
-        true => directory.join(text),
+        true => layers.base("python").join(text),
         false => PathBuf::from(text),
     });
     Ok(InterpreterSettings {
         python,
-        venv: path("venv")?,
-        chdir: path("chdir")?,
+        venv: layers.path("venv")?,
+        chdir: layers.path("chdir")?,
         sys_path: layers.list("sys-path", |text| match text {
             "" => Err("the path is empty".to_owned()),
-            _ => Ok(directory.join(text)),
+            _ => Ok(layers.base("sys-path").join(text)),
         })?,
         env: layers.list("env", read_variable)?,
     })
 }
 
-fn resolve_limits(layers: &Layers, directory: &Path) -> Result<Limits> {
+fn resolve_limits(layers: &Layers) -> Result<Limits> {
     let limits = Limits {
         request_line: layers.number("limit-request-line")?,
         head: layers.number("limit-head")?,
@@ -196,7 +194,7 @@ fn resolve_limits(layers: &Layers, directory: &Path) -> Result<Limits> {
             bytes => bytes,
         },
         body_memory: layers.number("body-memory")?,
-        temp_dir: layers.path("temp-dir", directory)?,
+        temp_dir: layers.path("temp-dir")?,
         head_timeout: layers.duration("head-timeout")?,
         body_timeout: layers.duration("body-timeout")?,
         send_timeout: layers.duration("send-timeout")?,

@@ -384,6 +384,27 @@ pub static SETTINGS: &[Setting] = &[
         ..REQUESTS
     },
     Setting {
+        name: "config",
+        short: Some('c'),
+        value: "FILE",
+        kind: Path,
+        section: Section::Actions,
+        help: "Configuration file, TOML or YAML by its extension",
+        long_help: "Its keys are the names of these options, so that workers = \"2..16\" stands for --workers 2..16; \
+            lists are written as such, env also as a table; include = \"DIR\" adds the files of a directory in the \
+            order of their names. Relative paths in it start in its own directory. It is read again on reload.",
+        ..APPLICATION
+    },
+    Setting {
+        name: "print-config",
+        kind: Switch,
+        section: Section::Actions,
+        environment: NoVariable,
+        takes_effect: Live,
+        help: "Print a commented configuration file with the values in force, then exit",
+        ..APPLICATION
+    },
+    Setting {
         name: "check",
         kind: Switch,
         section: Section::Actions,
