@@ -13,7 +13,7 @@ const WIDTH: usize = 96;
 pub(super) fn write(settings: &[InForce]) -> String {
     let mut text = String::from(
         "# Configuration of rswsgi, to be named by --config. Durations are written 500ms, 30s, 5m or 1h,\n\
-         # sizes 512, 8k, 1m or 1g. A line that starts with '#' and a setting shows its default.\n",
+         # sizes 512, 8k, 1m or 1g. A setting behind '#' shows its default; one in capitals has none.\n",
     );
     let mut section: Option<Section> = None;
     for in_force in settings {
@@ -51,12 +51,18 @@ fn value(in_force: &InForce) -> String {
         _ => quote(text),
     };
     match kind {
+        Kind::List { .. } if in_force.values.is_empty() => {
+            format!("[{}]", quote(in_force.setting.value))
+        }
         Kind::List { .. } => {
             let texts: Vec<String> = in_force.values.iter().map(|text| one(text)).collect();
             format!("[{}]", texts.join(", "))
         }
         Kind::Switch => one(in_force.values.last().map_or("no", String::as_str)),
-        _ => one(in_force.values.last().map_or("", String::as_str)),
+        _ => match in_force.values.last() {
+            Some(text) => one(text),
+            None => quote(in_force.setting.value),
+        },
     }
 }
 

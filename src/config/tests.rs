@@ -439,7 +439,8 @@ fn what_print_config_writes_means_the_same() {
             let line = line.strip_prefix("# ").unwrap_or(line);
             let name = line.split(" = ").next()?;
             let is_one = line.contains(" = ") && SETTINGS.iter().any(|s| s.name == name);
-            let has_value = !line.ends_with("= []") && !line.ends_with("= \"\"");
+            let value = SETTINGS.iter().find(|s| s.name == name)?.value;
+            let has_value = !line.contains(&format!("\"{value}\""));
             (is_one && has_value).then(|| format!("{line}\n"))
         })
         .collect();
