@@ -9,6 +9,7 @@ mod layering;
 mod limits;
 mod memory;
 mod pools;
+mod privileges;
 mod processes;
 mod regressions;
 mod reload;

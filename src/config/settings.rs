@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::before_fork::{self, BeforeFork};
 use super::bind::Bind;
 use super::layers::Layers;
+use super::privileges::{self, Privileges};
 use super::target::{self, Target};
 use super::value::show_size;
 use super::workers::Pool;
@@ -30,6 +31,7 @@ pub struct Settings {
     pub workers: Pool,
     pub before_fork: BeforeFork,
     pub interpreter: InterpreterSettings,
+    pub privileges: Privileges,
     /// Mount prefix: empty, or `/prefix` without a final slash.
     pub script_name: String,
     pub limits: Limits,
@@ -126,6 +128,7 @@ pub(super) fn resolve(layers: &Layers) -> Result<Settings> {
         workers: layers.parsed("workers", str::parse)?,
         before_fork: before_fork::resolve(layers)?,
         interpreter: resolve_interpreter(layers)?,
+        privileges: privileges::resolve(layers)?,
         script_name: layers.parsed("script-name", read_script_name)?,
         limits: resolve_limits(layers)?,
         recycling: resolve_recycling(layers)?,

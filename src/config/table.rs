@@ -27,6 +27,10 @@ const APPLICATION: Setting = Setting {
     help: "",
     long_help: "",
 };
+const PRIVILEGES: Setting = Setting {
+    section: Section::Privileges,
+    ..APPLICATION
+};
 const LISTENING: Setting = Setting {
     section: Section::Listening,
     takes_effect: Restart,
@@ -120,6 +124,43 @@ pub static SETTINGS: &[Setting] = &[
         help: "Path the application is mounted at, such as /shop",
         long_help: "It is taken off PATH_INFO and becomes SCRIPT_NAME; it starts with '/' and does not end with one.",
         ..APPLICATION
+    },
+    Setting {
+        name: "user",
+        value: "NAME",
+        help: "User the application runs as, a name or a number; needs root",
+        long_help: "Sockets are bound before. The interpreter and everything after it runs as this user, with its groups \
+            and without capabilities; that it cannot go back is verified. HOME, USER, LOGNAME and SHELL are set.",
+        ..PRIVILEGES
+    },
+    Setting {
+        name: "group",
+        value: "NAME",
+        help: "Group the application runs as, a name or a number",
+        long_help: "By default the one of --user.",
+        ..PRIVILEGES
+    },
+    Setting {
+        name: "umask",
+        value: "OCTAL",
+        help: "Permissions that files of the application do not get, such as 027",
+        ..PRIVILEGES
+    },
+    Setting {
+        name: "rlimit",
+        value: "NAME=SOFT[:HARD]",
+        kind: List { separator: ',' },
+        help: "Resource limit of each process of the application; repeatable",
+        long_help: "NAME is one of getrlimit(2) in lower case: nofile=4096, as=2g, core=0:infinity, nproc=100.",
+        ..PRIVILEGES
+    },
+    Setting {
+        name: "allow-new-privileges",
+        kind: Switch,
+        help: "With --user: let programs that the application starts gain privileges",
+        long_help: "Without it set-user-ID and set-group-ID programs (sudo, some versions of sendmail) run without the \
+            rights of their owner (PR_SET_NO_NEW_PRIVS).",
+        ..PRIVILEGES
     },
     Setting {
         name: "bind",

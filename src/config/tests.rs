@@ -57,7 +57,9 @@ fn every_setting_reaches_the_settings() {
             (_, "env") => "K=V".to_owned(),
             (_, "script-name" | "warm-up") => "/x".to_owned(),
             (_, "workers") => "3".to_owned(),
-            (_, "module" | "name") => "x".to_owned(),
+            (_, "module" | "name" | "user" | "group") => "x".to_owned(),
+            (_, "umask") => "027".to_owned(),
+            (_, "rlimit") => "core=0".to_owned(),
             (_, name) => panic!("{name} needs a value here"),
         };
         let flag = match value.as_str() {

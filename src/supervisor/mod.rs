@@ -9,6 +9,7 @@ mod check;
 mod generation;
 mod hand_over;
 mod interpreter;
+mod privileges;
 mod upgrade;
 
 use std::ffi::OsString;
