@@ -13,6 +13,7 @@ mod privileges;
 mod processes;
 mod regressions;
 mod reload;
+mod service;
 mod start;
 mod support;
 mod torture;

@@ -36,6 +36,8 @@ pub struct Settings {
     pub script_name: String,
     pub limits: Limits,
     pub recycling: Recycling,
+    /// How long a service that is started by its sockets stays when nobody asks for it.
+    pub exit_idle: Option<Duration>,
     pub underscore_fields: UnderscoreFields,
 }
 
@@ -132,6 +134,7 @@ pub(super) fn resolve(layers: &Layers) -> Result<Settings> {
         script_name: layers.parsed("script-name", read_script_name)?,
         limits: resolve_limits(layers)?,
         recycling: resolve_recycling(layers)?,
+        exit_idle: Some(layers.duration("exit-idle")?).filter(|time| !time.is_zero()),
         underscore_fields: layers.parsed("underscore-fields", |text| match text {
             "drop" => Ok(UnderscoreFields::Drop),
             "refuse" => Ok(UnderscoreFields::Refuse),

@@ -309,6 +309,16 @@ pub static SETTINGS: &[Setting] = &[
         ..WORKERS
     },
     Setting {
+        name: "exit-idle",
+        value: "TIME",
+        kind: Duration(0..=DAY),
+        default: Some("0"),
+        help: "Idle time after which a socket-activated service exits, 0 for never",
+        long_help: "Idle is who has no connection. Only when all sockets were passed by systemd, which starts the \
+            service again on the next connection.",
+        ..WORKERS
+    },
+    Setting {
         name: "start-timeout",
         value: "TIME",
         kind: Duration(100..=DAY),

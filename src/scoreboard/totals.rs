@@ -8,7 +8,7 @@ use crate::http::Refusal;
 use crate::sys::clock::{MILLISECOND, Nanos};
 
 /// What the workers of any number of generations have done.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Totals {
     counters: [u64; Counter::ALL.len()],
     refusals: [u64; Refusal::ALL.len()],
@@ -44,6 +44,10 @@ impl Totals {
 }
 
 impl Totals {
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.counters[counter as usize]
+    }
+
     /// By name, for a program of another version.
     pub fn by_name(&self) -> BTreeMap<String, u64> {
         let counters = Counter::ALL.iter().map(|c| c.name());

@@ -11,12 +11,12 @@ use crate::config::{Settings, Target, Workers, show_duration};
 use crate::error::{Error, Exit, Result};
 use crate::link::{Order, Purpose};
 use crate::log;
-use crate::net::{self, HandedListener, Listener};
+use crate::net::{self, HandedListener, Listener, Origin};
 use crate::schedule::{
     Action, Cause, Event, Generations, News as Told, Number, Quiet, Stage, Standing, Terms,
 };
-use crate::scoreboard::Totals;
-use crate::sys::clock::{MILLISECOND, Nanos, nanos};
+use crate::scoreboard::{Counter, Row, State, Totals};
+use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND, nanos};
 use crate::sys::process::{Ended, cpus};
 
 /// What the supervisor has to know of a step.
@@ -40,6 +40,8 @@ pub struct App {
     past: Totals,
     /// One line for the service manager.
     pub status: String,
+    /// Requests that had come at a moment.
+    counted: Option<(Nanos, u64)>,
 }
 
 /// A generation that has ended or could not be started.
@@ -55,6 +57,9 @@ struct Gone {
     error: Option<Error>,
 }
 
+/// What a stuck worker gets beyond its time limits before it counts as lost: its master kills it first.
+const PATIENCE: Nanos = 5 * SECOND;
+
 /// Reports taken from one master per wake-up: one that never stops talking keeps nobody waiting.
 const REPORTS: usize = 8;
 
@@ -68,6 +73,7 @@ impl App {
             plan: Generations::new(),
             past: Totals::default(),
             status: String::new(),
+            counted: None,
         }
     }
 
@@ -144,6 +150,7 @@ impl App {
             plan,
             past: Totals::from_names(&state.totals),
             status,
+            counted: None,
             settings,
         })
     }
@@ -209,8 +216,7 @@ impl App {
 
     /// Asks the generation that serves for more or fewer workers.
     pub fn scale(&self, by: i32) {
-        let serving = self.plan.serving();
-        match self.generations.iter().find(|g| Some(g.number) == serving) {
+        match self.serving() {
             Some(generation) => generation.order(Order::Scale { by }),
             None => log::warning!(
                 "{}: no generation serves that could scale",
@@ -231,6 +237,91 @@ impl App {
     /// Serves, and no reload is under way.
     pub fn is_settled(&self) -> bool {
         self.plan.serving().is_some() && !self.plan.is_reloading()
+    }
+
+    /// Whether some worker could serve, or soon will: what a service manager's watchdog is told.
+    pub fn is_well(&self, now: Nanos) -> bool {
+        let Some(generation) = self.serving() else {
+            // What starts has its own time limit, and what is to be started again its delay.
+            return true;
+        };
+        let patience = nanos(generation.settings.limits.kill_timeout) + PATIENCE;
+        generation.scoreboard.rows().iter().any(|row| {
+            let stuck =
+                row.request_since().is_some() && row.deadline() < now.saturating_sub(patience);
+            row.state() != State::Dead && !stuck
+        })
+    }
+
+    /// When it has been idle for `--exit-idle`, if nothing happens before: no connection is open. Only
+    /// with sockets that somebody else keeps.
+    pub fn idle_until(&self) -> Option<Nanos> {
+        let patience = nanos(self.settings.exit_idle?);
+        if !self.is_settled() || !self.is_activated() || self.generations.len() > 1 {
+            return None;
+        }
+        let generation = self.serving()?;
+        let all = generation.scoreboard.rows().iter();
+        let rows = || all.clone().filter(|row| row.state() != State::Dead);
+        if rows().any(|row| row.connections() > 0) {
+            // Looked at again later; nobody tells of a close.
+            return Some(clock::now() + patience.max(SECOND));
+        }
+        let last = rows().filter_map(Row::idle_since).max();
+        Some(last.unwrap_or_default().max(generation.started) + patience)
+    }
+
+    fn is_activated(&self) -> bool {
+        self.listeners.iter().all(|l| l.origin() == Origin::Passed)
+    }
+
+    pub fn warn_of_exit(&self) {
+        if self.settings.exit_idle.is_some() && !self.is_activated() {
+            log::warning!(
+                "--exit-idle is ignored: it is for sockets that are passed by a service manager, which starts \
+                 the service again"
+            );
+        }
+    }
+
+    /// The status with what there is to do, for people who ask the service manager.
+    pub fn activity(&mut self, now: Nanos) -> String {
+        let requests = self.requests();
+        let (since, before) = self
+            .counted
+            .replace((now, requests))
+            .unwrap_or((now, requests));
+        let Some(generation) = self.serving() else {
+            return self.status.clone();
+        };
+        let rows = generation.scoreboard.rows().iter();
+        let alive = rows
+            .clone()
+            .filter(|row| row.state() != State::Dead)
+            .count();
+        let busy = rows.filter(|row| row.request_since().is_some()).count();
+        let tenths = requests
+            .saturating_sub(before)
+            .saturating_mul(10 * SECOND)
+            .checked_div(now.saturating_sub(since));
+        let rate = tenths.map_or_else(String::new, |n| {
+            format!("{}.{} requests/s, ", n / 10, n % 10)
+        });
+        format!("{}: {rate}{busy} of {alive} workers busy", self.status)
+    }
+
+    /// Requests of all generations so far.
+    fn requests(&self) -> u64 {
+        let mut totals = self.past.clone();
+        for generation in &self.generations {
+            totals.add(&generation.scoreboard);
+        }
+        totals.counter(Counter::Requests)
+    }
+
+    fn serving(&self) -> Option<&Generation> {
+        let serving = self.plan.serving()?;
+        self.generations.iter().find(|g| g.number == serving)
     }
 
     /// What the app has done, once all its generations are gone.
