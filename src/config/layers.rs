@@ -31,12 +31,12 @@ pub(super) struct Layer {
     source: Source,
     /// Where relative paths start, if not where the program was started.
     pub(super) directory: Option<PathBuf>,
-    pub(super) values: BTreeMap<&'static str, Given>,
+    pub(super) values: BTreeMap<&'static str, Written>,
 }
 
 /// A value as it was given: several texts for a list.
 #[derive(Debug)]
-pub(super) struct Given {
+pub(super) struct Written {
     pub texts: Vec<String>,
     /// Of a file, from 1; 0 elsewhere.
     pub line: usize,
@@ -89,7 +89,7 @@ impl Layer {
     }
 
     pub(super) fn set(&mut self, setting: &Setting, texts: Vec<String>) {
-        self.values.insert(setting.name, Given { texts, line: 0 });
+        self.values.insert(setting.name, Written { texts, line: 0 });
     }
 
     pub(super) fn last(&self, name: &str) -> Option<&str> {

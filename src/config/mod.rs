@@ -11,6 +11,7 @@ mod bind;
 mod command;
 mod example;
 mod file;
+mod given;
 mod layers;
 mod privileges;
 mod reload;
@@ -29,10 +30,13 @@ use std::path::Path;
 pub use before_fork::{BeforeFork, ForkSafety, WarmUp, WarmUpFailure};
 pub use bind::{Bind, DEFAULT_BIND, FIRST_FD, SOCKET_PATH_LENGTH};
 pub use command::command;
+pub use given::Given;
 pub use layers::InForce;
 pub use privileges::{Privileges, RESOURCES, ResourceLimit};
 pub use setting::{Environment, Kind, Section, Setting, TakesEffect, Value};
-pub use settings::{InterpreterSettings, Limits, Recycling, Settings, UnderscoreFields};
+pub use settings::{
+    ControlSocket, InterpreterSettings, Limits, Recycling, Settings, UnderscoreFields,
+};
 pub use table::SETTINGS;
 pub use target::Target;
 pub use value::{show_duration, show_size};

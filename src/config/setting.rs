@@ -55,6 +55,7 @@ pub enum Section {
     Listening,
     Workers,
     Requests,
+    Control,
     Actions,
 }
 
@@ -66,6 +67,7 @@ impl Section {
             Section::Listening => "Listening",
             Section::Workers => "Workers",
             Section::Requests => "Requests and responses",
+            Section::Control => "Control",
             Section::Actions => "Actions",
         }
     }

@@ -53,20 +53,24 @@ pub fn open(binds: &[Bind], passed: &[Passed], backlog: u32) -> Result<Vec<Liste
         match named {
             _ if binds[..index].contains(named) => {}
             Bind::Fd(fd) if taken(*fd) => {}
-            _ => listeners.extend(bind(named, backlog, &mut kept)?),
+            _ => listeners.extend(bind_or_take(named, backlog, &mut kept)?),
         }
     }
     if listeners.is_empty() {
         let default = DEFAULT_BIND
             .parse()
             .map_err(|reason: String| Error::new(Exit::Internal, reason))?;
-        listeners = bind(&default, backlog, &mut kept)?;
+        listeners = bind_or_take(&default, backlog, &mut kept)?;
     }
     Ok(listeners)
 }
 
 /// Binds one address; a host name may stand for several.
-fn bind(bind: &Bind, backlog: u32, kept: &mut Kept) -> Result<Vec<Listener>> {
+pub fn bind(address: &Bind, backlog: u32) -> Result<Vec<Listener>> {
+    bind_or_take(address, backlog, &mut Kept::default())
+}
+
+fn bind_or_take(bind: &Bind, backlog: u32, kept: &mut Kept) -> Result<Vec<Listener>> {
     match bind {
         Bind::Unix {
             path,
@@ -176,7 +180,7 @@ mod tests {
     #[test]
     fn an_owner_that_does_not_exist_is_a_mistake_in_the_configuration() {
         let named: Bind = "unix:/nowhere/a.sock?user=no-such-user".parse().unwrap();
-        let error = bind(&named, 16, &mut Kept::default()).unwrap_err();
+        let error = bind(&named, 16).unwrap_err();
         assert_eq!(error.exit(), Exit::Config);
         assert!(
             error

@@ -5,8 +5,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::generation::{Failure, Generation, Said};
+use super::generation::{Answer, Failure, Generation, Said};
 use super::hand_over::{AppState, GenerationState, HandedStage, take};
+use super::record::{LastReload, Tally};
 use crate::config::{Settings, Target, Workers, show_duration};
 use crate::error::{Error, Exit, Result};
 use crate::link::{Order, Purpose};
@@ -15,7 +16,7 @@ use crate::net::{self, HandedListener, Listener, Origin};
 use crate::schedule::{
     Action, Cause, Event, Generations, News as Told, Number, Quiet, Stage, Standing, Terms,
 };
-use crate::scoreboard::{Counter, Row, State, Totals};
+use crate::scoreboard::{Row, Scoreboard, State, Totals};
 use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND, nanos};
 use crate::sys::process::{Ended, cpus};
 
@@ -38,10 +39,14 @@ pub struct App {
     plan: Generations,
     /// What generations that are gone have done.
     past: Totals,
+    pub tally: Tally,
+    pub reload: Option<LastReload>,
+    /// What masters have answered since somebody looked.
+    answers: Vec<(Number, Answer)>,
+    /// When the last sample of the memory was asked for.
+    pub sampled: Option<Nanos>,
     /// One line for the service manager.
     pub status: String,
-    /// Requests that had come at a moment.
-    counted: Option<(Nanos, u64)>,
 }
 
 /// A generation that has ended or could not be started.
@@ -72,8 +77,11 @@ impl App {
             candidate: None,
             plan: Generations::new(),
             past: Totals::default(),
+            tally: Tally::default(),
+            reload: None,
+            answers: Vec::new(),
+            sampled: None,
             status: String::new(),
-            counted: None,
         }
     }
 
@@ -101,6 +109,8 @@ impl App {
             next: quiet.next,
             restart_at: quiet.restart_at,
             totals: self.past.by_name(),
+            tally: self.tally,
+            reload: self.reload.clone(),
         }))
     }
 
@@ -137,6 +147,11 @@ impl App {
             restart_at: state.restart_at,
             entries: generations.clone().map(entry).collect(),
         };
+        let mut past = Totals::from_names(&state.totals);
+        let foreign = |state: &&GenerationState| state.layout != Scoreboard::layout();
+        for state in generations.clone().filter(foreign) {
+            past.merge(&Totals::from_names(&state.totals));
+        }
         let generations = generations.map(|state| Generation::resume(state, &settings));
         let plan = Generations::resume(quiet);
         let status = match plan.serving() {
@@ -148,9 +163,12 @@ impl App {
             generations: generations.collect::<Result<_>>()?,
             candidate: None,
             plan,
-            past: Totals::from_names(&state.totals),
+            past,
+            tally: state.tally,
+            reload: state.reload.clone(),
+            answers: Vec::new(),
+            sampled: None,
             status,
-            counted: None,
             settings,
         })
     }
@@ -171,7 +189,7 @@ impl App {
     pub fn reload(&mut self, read: Settings, now: Nanos) -> Option<News> {
         let (settings, ignored) = match self.settings.reloaded(read) {
             Ok(merged) => merged,
-            Err(error) => return self.cannot_reload(&error),
+            Err(error) => return self.cannot_reload(&error, now),
         };
         if !ignored.is_empty() {
             log::warning!(
@@ -182,11 +200,12 @@ impl App {
         self.status = "reloading".into();
         let terms = terms(&settings);
         self.candidate = Some(settings);
+        self.reload = Some(LastReload::begin(now));
         self.step(Event::Reload(terms), None, now)
     }
 
     /// The settings could not be read. A reload that is under way goes on.
-    pub fn cannot_reload(&mut self, error: &Error) -> Option<News> {
+    pub fn cannot_reload(&mut self, error: &Error, now: Nanos) -> Option<News> {
         let goes_on = match self.plan.is_reloading() {
             true => "; the reload before it goes on".into(),
             false => self.goes_on(),
@@ -196,7 +215,29 @@ impl App {
             return None;
         }
         self.status = format!("reload failed: {error}{goes_on}");
+        self.tally.failed_reloads += 1;
+        self.reload = Some(LastReload::begin(now).failed(&error.to_string(), now));
         Some(News::Settled)
+    }
+
+    /// Whether a reload is under way.
+    pub fn is_reloading(&self) -> bool {
+        self.plan.is_reloading()
+    }
+
+    /// The generation that serves.
+    pub fn serving(&self) -> Option<&Generation> {
+        let serving = self.plan.serving()?;
+        self.generations.iter().find(|g| g.number == serving)
+    }
+
+    pub fn stage(&self, number: Number) -> Option<Stage> {
+        self.plan.stage(number)
+    }
+
+    /// What has been answered since the last look.
+    pub fn take_answers(&mut self) -> Vec<(Number, Answer)> {
+        std::mem::take(&mut self.answers)
     }
 
     fn goes_on(&self) -> String {
@@ -285,48 +326,30 @@ impl App {
     }
 
     /// The status with what there is to do, for people who ask the service manager.
-    pub fn activity(&mut self, now: Nanos) -> String {
-        let requests = self.requests();
-        let (since, before) = self
-            .counted
-            .replace((now, requests))
-            .unwrap_or((now, requests));
+    pub fn activity(&self, now: Nanos) -> String {
         let Some(generation) = self.serving() else {
             return self.status.clone();
         };
-        let rows = generation.scoreboard.rows().iter();
-        let alive = rows
-            .clone()
-            .filter(|row| row.state() != State::Dead)
-            .count();
-        let busy = rows.filter(|row| row.request_since().is_some()).count();
-        let tenths = requests
-            .saturating_sub(before)
-            .saturating_mul(10 * SECOND)
-            .checked_div(now.saturating_sub(since));
-        let rate = tenths.map_or_else(String::new, |n| {
-            format!("{}.{} requests/s, ", n / 10, n % 10)
-        });
-        format!("{}: {rate}{busy} of {alive} workers busy", self.status)
+        let alive = |row: &&Row| row.state() != State::Dead;
+        let rows = || generation.scoreboard.rows().iter().filter(alive);
+        let busy = rows().filter(|row| row.request_since().is_some()).count();
+        let tenths: u64 = self.totals().recent.before(now, 10).iter().sum();
+        format!(
+            "{}: {}.{} requests/s, {busy} of {} workers busy",
+            self.status,
+            tenths / 10,
+            tenths % 10,
+            rows().count()
+        )
     }
 
-    /// Requests of all generations so far.
-    fn requests(&self) -> u64 {
+    /// What the app has done.
+    pub fn totals(&self) -> Totals {
         let mut totals = self.past.clone();
         for generation in &self.generations {
             totals.add(&generation.scoreboard);
         }
-        totals.counter(Counter::Requests)
-    }
-
-    fn serving(&self) -> Option<&Generation> {
-        let serving = self.plan.serving()?;
-        self.generations.iter().find(|g| g.number == serving)
-    }
-
-    /// What the app has done, once all its generations are gone.
-    pub fn totals(&self) -> &Totals {
-        &self.past
+        totals
     }
 
     pub fn wake_at(&self) -> Option<Nanos> {
@@ -380,6 +403,10 @@ impl App {
                 Said::Failed(failure) => {
                     generation.failure.get_or_insert(failure);
                     self.step(Event::Failed(number), None, now)
+                }
+                Said::Answer(answer) => {
+                    self.answers.push((number, answer));
+                    None
                 }
             }
             .or(news);
@@ -441,7 +468,7 @@ impl App {
                 },
                 Some(gone),
             ) => {
-                return self.reload_failed(serving, gone);
+                return self.reload_failed(serving, gone, now);
             }
             (Told::Failed { .. }, Some(gone)) => {
                 let Gone { who, how, .. } = gone;
@@ -449,6 +476,7 @@ impl App {
                 log::error!("{who} did not come up: {reason}\n{traceback}");
             }
             (Told::Lost(_), Some(gone)) => {
+                self.tally.master_crashes += 1;
                 log::error!("{}: {}", gone.who, gone.how.reason);
             }
             // Only an end makes these.
@@ -479,6 +507,10 @@ impl App {
         let generation = &self.generations[self.index(number)?];
         self.settings = generation.settings.clone();
         self.status = serving(&self.settings, number);
+        if let Some(reload) = self.reload.take_if(|reload| reload.is_under_way()) {
+            self.tally.reloads += 1;
+            self.reload = Some(reload.succeeded(number, now));
+        }
         log::info!(
             "{}serving {} on {} with {} (Python {}, generation {number}, {} ms)",
             match cause {
@@ -494,7 +526,7 @@ impl App {
         Some(News::Settled)
     }
 
-    fn reload_failed(&mut self, serving: Option<Number>, gone: &Gone) -> Option<News> {
+    fn reload_failed(&mut self, serving: Option<Number>, gone: &Gone, now: Nanos) -> Option<News> {
         let error = gone.error();
         let text = error.to_string();
         let (reason, traceback) = text.split_once('\n').unwrap_or((&text, ""));
@@ -504,6 +536,12 @@ impl App {
         };
         log::error!("reload failed: {reason}{goes_on}\n{traceback}");
         self.status = format!("reload failed: {reason}{goes_on}");
+        if !self.plan.is_reloading()
+            && let Some(reload) = self.reload.take()
+        {
+            self.tally.failed_reloads += 1;
+            self.reload = Some(reload.failed(&text, now));
+        }
         // Another may have been asked for meanwhile.
         (!self.plan.is_reloading()).then_some(News::Settled)
     }

@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod clock;
+pub mod diag;
 pub mod fd;
 pub mod forks;
 pub mod heap;

@@ -12,7 +12,7 @@ mod yaml;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::layers::{Given, Layer, Source};
+use super::layers::{Layer, Source, Written};
 use super::setting::{Kind, Section, Setting};
 use super::table::SETTINGS;
 use crate::error::{Error, Exit, Result};
@@ -175,7 +175,7 @@ fn layer(path: &Path, entries: Vec<Entry>) -> Result<(Layer, Include), Mistake> 
                 .collect(),
             _ => return mistake(format!("{key}: is to be a single value")),
         };
-        let given = Given { texts, line };
+        let given = Written { texts, line };
         if layer.values.insert(setting.name, given).is_some() {
             return mistake(format!("{key}: is given twice"));
         }
