@@ -37,6 +37,7 @@ use crate::sys::title;
 use app::{App, News};
 use control::Control;
 use hand_over::{HandOver, Task};
+use record::Birth;
 use service::{Phase, Ready, Service};
 use upgrade::Upgrade;
 
@@ -112,8 +113,7 @@ struct Supervisor {
     program: Result<PathBuf>,
     upgrade: Option<Upgrade>,
     control: Control,
-    /// When the server was started; an upgrade keeps it.
-    started: Nanos,
+    birth: Birth,
 }
 
 /// Signals the supervisor takes.
@@ -142,7 +142,7 @@ fn serve(arguments: Vec<OsString>, settings: Settings) -> Result<()> {
     let service = service();
     service.keep(&mut listeners);
     let control = Control::open(&settings)?;
-    let now = clock::now();
+    let birth = Birth::now();
     let mut supervisor = Supervisor {
         arguments,
         apps: vec![App::new(settings, listeners)],
@@ -152,8 +152,9 @@ fn serve(arguments: Vec<OsString>, settings: Settings) -> Result<()> {
         program: upgrade::program(),
         upgrade: None,
         control,
-        started: now,
+        birth,
     };
+    let now = clock::now();
     for app in &supervisor.apps {
         app.warn_of_exit();
     }
@@ -210,7 +211,7 @@ fn resume(arguments: Vec<OsString>, task: Task, state: RawFd, before: RawFd) -> 
         program: Ok(handed.program),
         upgrade: None,
         control,
-        started: handed.started.unwrap_or_else(clock::now),
+        birth: handed.birth.unwrap_or_else(Birth::now),
     };
     match task {
         Task::Return { .. } => log::warning!("upgrade failed; {VERSION} goes on serving"),
@@ -363,7 +364,7 @@ impl Supervisor {
         };
         let apps = apps.into_iter().collect::<Result<Vec<_>>>()?;
         let mut state = HandOver::new(VERSION, program.clone(), apps);
-        state.started = Some(self.started);
+        state.birth = Some(self.birth);
         state.doors = self.control.hand_over();
         match upgrade {
             Upgrade::Asked => Upgrade::check(program, &self.arguments, &state, now),

@@ -6,6 +6,7 @@
 //! test has its own directory, sockets and processes.
 
 pub mod client;
+pub mod control;
 pub mod curl;
 pub mod load;
 pub mod log;
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use client::{Client, Response};
+pub use control::Control;
 pub use curl::Curl;
 pub use load::Load;
 pub use nginx::Nginx;
