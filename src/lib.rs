@@ -11,6 +11,7 @@
 //! http        HTTP/1.1 without I/O: heads, chunked bodies, response encoding
 //! schedule    decisions about processes, without processes
 //! scoreboard  what each worker is doing: shared memory
+//! control     the language of the control socket, without I/O
 //! net         listeners: bound, adopted
 //! link        what supervisor and master say to each other
 //! python      CPython: strings, calls, forks, tracebacks (unsafe island 2)
@@ -25,6 +26,7 @@
 //! forks.
 
 pub mod config;
+pub mod control;
 pub mod error;
 pub mod http;
 mod link;
