@@ -12,6 +12,7 @@
 //! schedule    decisions about processes, without processes
 //! scoreboard  what each worker is doing: shared memory
 //! control     the language of the control socket, without I/O
+//! metrics     statistics as metrics, without I/O
 //! net         listeners: bound, adopted
 //! link        what supervisor and master say to each other
 //! python      CPython: strings, calls, forks, tracebacks (unsafe island 2)
@@ -34,6 +35,7 @@ pub mod http;
 mod link;
 mod log;
 mod master;
+mod metrics;
 pub mod net;
 mod python;
 mod schedule;

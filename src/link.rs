@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::Settings;
+use crate::control::{Kind, Resize, Stack, Workers};
 use crate::net::ListenerSpec;
 use crate::sys::seqpacket::{Channel, MAX_MESSAGE};
 
@@ -44,6 +45,40 @@ pub enum Report {
     Ready { python: String, import_millis: u64 },
     /// The generation cannot be brought up.
     Failed { reason: String, traceback: String },
+    /// The end of what an order with this ticket has asked for.
+    Done { ticket: Ticket, done: Done },
+    /// The stack of one worker; it may be only its start.
+    Stack { ticket: Ticket, stack: Box<Stack> },
+    /// More of the stack of this slot.
+    More {
+        ticket: Ticket,
+        slot: u32,
+        text: String,
+    },
+}
+
+/// Tells the answer to one order from that to another.
+pub type Ticket = u64;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Done {
+    /// The pool has another size.
+    Resized {
+        min: u32,
+        max: u32,
+    },
+    /// So many workers are to be replaced.
+    Recycling {
+        workers: u32,
+    },
+    /// All stacks have been sent.
+    Traced,
+    /// The scoreboard has a new sample of the memory.
+    Sampled,
+    Refused {
+        kind: Kind,
+        error: String,
+    },
 }
 
 /// What a supervisor says after the assignment.
@@ -58,10 +93,18 @@ pub enum Order {
     Stop,
     /// So many workers more or, below zero, fewer.
     Scale { by: i32 },
+    /// The same, or so many; with an answer.
+    Resize { ticket: Ticket, resize: Resize },
+    /// Replace the workers, or the one in this slot, as planned.
+    Recycle { ticket: Ticket, worker: Option<u32> },
+    /// Send the Python stacks of these workers.
+    Trace { ticket: Ticket, workers: Workers },
+    /// Note in the scoreboard how much memory the workers use.
+    Sample { ticket: Ticket },
 }
 
 /// The longest text in a report; JSON may take six bytes for one.
-const MAX_TEXT: usize = MAX_MESSAGE / 16;
+pub const MAX_TEXT: usize = MAX_MESSAGE / 16;
 
 /// Keeps the start and, above all, the end of a long text.
 fn shorten(text: String) -> String {

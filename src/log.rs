@@ -105,7 +105,7 @@ macro_rules! info {
 pub(crate) use {error, info, warning};
 
 /// At most so many entries per second about something that clients can cause at will.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Throttle {
     per_second: u32,
     window: Nanos,

@@ -47,6 +47,16 @@ pub enum Bind {
 }
 
 impl Bind {
+    /// A Unix socket with the usual permissions.
+    pub fn file(path: PathBuf) -> Bind {
+        Bind::Unix {
+            path,
+            mode: None,
+            user: None,
+            group: None,
+        }
+    }
+
     /// Makes a relative socket path absolute.
     #[must_use]
     pub fn within(mut self, directory: &Path) -> Bind {

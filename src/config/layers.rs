@@ -93,6 +93,14 @@ impl Layer {
 }
 
 impl Source {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Source::Default => "default",
+            Source::Environment => "environment",
+            Source::CommandLine => "command line",
+        }
+    }
+
     fn spell(self, setting: &Setting) -> String {
         let variable = setting.variable().filter(|_| self == Source::Environment);
         variable.unwrap_or_else(|| match setting.name {
@@ -117,6 +125,12 @@ pub(super) struct Layers(pub(super) Vec<Layer>);
 impl Layers {
     pub(super) fn highest_first(&self) -> impl Iterator<Item = &Layer> {
         self.0.iter().rev()
+    }
+
+    /// Who named a setting, and how.
+    pub(super) fn given(&self, name: &str) -> Option<(Source, &[String])> {
+        let layer = self.layer_of(name)?;
+        Some((layer.source, layer.values.get(name)?))
     }
 
     fn layer_of(&self, name: &str) -> Option<&Layer> {

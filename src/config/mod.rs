@@ -9,6 +9,7 @@
 mod before_fork;
 mod bind;
 mod command;
+mod given;
 mod layers;
 mod reload;
 mod setting;
@@ -26,8 +27,11 @@ use std::path::Path;
 pub use before_fork::{BeforeFork, ForkSafety, WarmUp, WarmUpFailure};
 pub use bind::{Bind, DEFAULT_BIND, FIRST_FD, SOCKET_PATH_LENGTH};
 pub use command::command;
+pub use given::Given;
 pub use setting::{Environment, Kind, Section, Setting, TakesEffect, Value};
-pub use settings::{InterpreterSettings, Limits, Recycling, Settings, UnderscoreFields};
+pub use settings::{
+    ControlSocket, InterpreterSettings, Limits, Recycling, Settings, UnderscoreFields,
+};
 pub use table::SETTINGS;
 pub use target::Target;
 pub use value::{duration as read_duration, show_duration, show_size};

@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Value};
 
+use super::given::Given;
 use super::setting::TakesEffect;
 use super::settings::Settings;
 use super::table::SETTINGS;
@@ -32,7 +33,13 @@ impl Settings {
                 ignored.push(setting.name);
             }
         }
-        let merged = serde_json::from_value(Value::Object(merged)).map_err(failed)?;
+        let mut merged: Settings = serde_json::from_value(Value::Object(merged)).map_err(failed)?;
+        let kept = |given: &&Given| ignored.contains(&given.name.as_str());
+        for before in self.given.iter().filter(kept) {
+            if let Some(after) = merged.given.iter_mut().find(|g| g.name == before.name) {
+                after.clone_from(before);
+            }
+        }
         Ok((merged, ignored))
     }
 }
@@ -81,9 +88,16 @@ mod tests {
             name: current.name.clone(),
             bind: current.bind.clone(),
             backlog: current.backlog,
+            given: merged.given.clone(),
             ..newer
         };
         assert_eq!(merged, expected);
+        let shown = |name: &str| {
+            let given = merged.given.iter().find(|given| given.name == name);
+            given.unwrap().values.join(" ")
+        };
+        assert_eq!(shown("bind"), "[::1]:1");
+        assert_eq!(shown("workers"), "3");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::before_fork::{self, BeforeFork};
 use super::bind::Bind;
+use super::given::{self, Given};
 use super::layers::Layers;
 use super::target::{self, Target};
 use super::value::show_size;
@@ -35,6 +36,22 @@ pub struct Settings {
     pub limits: Limits,
     pub recycling: Recycling,
     pub underscore_fields: UnderscoreFields,
+    pub control: ControlSocket,
+    /// Its members may look, but not steer.
+    pub control_group: Option<String>,
+    pub metrics_bind: Vec<Bind>,
+    /// What was asked for, for people; without values that may be secret.
+    pub given: Vec<Given>,
+}
+
+/// Where the server can be asked and told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ControlSocket {
+    /// In the first directory that will do.
+    Somewhere,
+    At(PathBuf),
+    Nowhere,
 }
 
 /// The Python the app runs in and what is prepared for it.
@@ -79,6 +96,8 @@ pub struct Limits {
     pub request_timeout: Option<Duration>,
     /// After it, before the worker is killed.
     pub kill_timeout: Duration,
+    /// A request that runs for longer is logged; `None` for never.
+    pub slow_request: Option<Duration>,
     /// Open connections per worker.
     pub max_connections: usize,
     /// Bytes of a response that may wait for a slow reader before the app's iterator waits.
@@ -130,6 +149,13 @@ pub(super) fn resolve(layers: &Layers, directory: &Path) -> Result<Settings> {
         script_name: layers.parsed("script-name", read_script_name)?,
         limits: resolve_limits(layers, directory)?,
         recycling: resolve_recycling(layers)?,
+        control: resolve_control(layers, directory)?,
+        control_group: layers.text("control-group")?,
+        metrics_bind: layers.list("metrics-bind", |text| {
+            let bind = text.parse::<Bind>()?.within(directory);
+            bind.check_length().map(|()| bind)
+        })?,
+        given: given::given(layers),
         underscore_fields: layers.parsed("underscore-fields", |text| match text {
             "drop" => Ok(UnderscoreFields::Drop),
             "refuse" => Ok(UnderscoreFields::Refuse),
@@ -166,6 +192,21 @@ fn resolve_target(layers: &Layers) -> Result<Target> {
     }
     let message = "no application given; example: rswsgi myapp.wsgi:application";
     Err(Error::new(Exit::Usage, message))
+}
+
+fn resolve_control(layers: &Layers, directory: &Path) -> Result<ControlSocket> {
+    let text = layers.text("control")?;
+    let read = match text.as_deref() {
+        None => Ok(ControlSocket::Somewhere),
+        Some("none") => Ok(ControlSocket::Nowhere),
+        Some("") => Err("the path is empty".to_owned()),
+        Some(text) => {
+            let path = directory.join(text.strip_prefix("unix:").unwrap_or(text));
+            let bind = Bind::file(path.clone());
+            bind.check_length().map(|()| ControlSocket::At(path))
+        }
+    };
+    layers.check("control", read)
 }
 
 fn resolve_interpreter(layers: &Layers, directory: &Path) -> Result<InterpreterSettings> {
@@ -205,6 +246,7 @@ fn resolve_limits(layers: &Layers, directory: &Path) -> Result<Limits> {
         graceful_timeout: layers.duration("graceful-timeout")?,
         request_timeout: Some(layers.duration("request-timeout")?).filter(|time| !time.is_zero()),
         kill_timeout: layers.duration("kill-timeout")?,
+        slow_request: Some(layers.duration("slow-request")?).filter(|time| !time.is_zero()),
         max_connections: layers.number("max-connections")?,
         output_buffer: layers.number("output-buffer")?,
     };

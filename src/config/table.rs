@@ -41,6 +41,12 @@ const REQUESTS: Setting = Setting {
     ..APPLICATION
 };
 
+const CONTROL: Setting = Setting {
+    section: Section::Control,
+    takes_effect: Restart,
+    ..APPLICATION
+};
+
 pub static SETTINGS: &[Setting] = &[
     Setting {
         name: "target",
@@ -224,6 +230,16 @@ pub static SETTINGS: &[Setting] = &[
         ..WORKERS
     },
     Setting {
+        name: "slow-request",
+        value: "TIME",
+        kind: Duration(0..=DAY),
+        default: Some("0"),
+        help: "Time after which a running request is logged with its stacks, 0 for never",
+        long_help: "Once per request, while it runs, and at most five per second and app. The request is not \
+            disturbed for longer than it takes to print the stacks.",
+        ..WORKERS
+    },
+    Setting {
         name: "max-requests",
         value: "NUMBER",
         kind: Number(0..=u64::MAX >> 1),
@@ -382,6 +398,31 @@ pub static SETTINGS: &[Setting] = &[
         default: Some("1m"),
         help: "Response that may wait for a slow reader before the application waits",
         ..REQUESTS
+    },
+    Setting {
+        name: "control",
+        value: "PATH",
+        help: "Control socket, or none [in the runtime directory]",
+        long_help: "What the server is doing can be asked there, and it can be told what to do: rswsgi-control(7). By \
+            default it is NAME.control in the first of $RUNTIME_DIRECTORY, /run/rswsgi and \
+            $XDG_RUNTIME_DIR/rswsgi in which rswsgi may create it. Only root and the user of rswsgi may use it.",
+        ..CONTROL
+    },
+    Setting {
+        name: "control-group",
+        value: "GROUP",
+        help: "Group whose members may look, but not steer, through the control socket",
+        long_help: "They may ask for ping, stats, trace and config, and for the pages /stats, /metrics and /health. The \
+            socket gets this group and mode 660.",
+        ..CONTROL
+    },
+    Setting {
+        name: "metrics-bind",
+        value: "ADDR",
+        kind: List { separator: ',' },
+        help: "Address that serves /metrics and /health; repeatable",
+        long_help: "In the same forms as --bind. Whoever can connect can read them.",
+        ..CONTROL
     },
     Setting {
         name: "check",

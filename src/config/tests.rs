@@ -39,7 +39,12 @@ fn refused(args: &[&str]) -> String {
 /// A setting that is read gets its own value into the settings; one that is forgotten changes nothing.
 #[test]
 fn every_setting_reaches_the_settings() {
-    let plain = serve_with(&["m"], &[]);
+    // What was asked for is kept, too, whether or not it is obeyed.
+    let serve = |args: &[&str]| Settings {
+        given: Vec::new(),
+        ..serve_with(args, &[])
+    };
+    let plain = serve(&["m"]);
     for setting in SETTINGS {
         let value = match (&setting.kind, setting.name) {
             (_, "target" | "app" | "check") => continue,
@@ -52,11 +57,11 @@ fn every_setting_reaches_the_settings() {
             (Kind::Duration(limits), _) => format!("{}ms", limits.end()),
             (Kind::Choice(choices), _) => choices[choices.len() - 1].to_owned(),
             (Kind::Path, _) | (_, "sys-path") => "x".to_owned(),
-            (_, "bind") => "unix:x".to_owned(),
+            (_, "bind" | "metrics-bind" | "control") => "unix:x".to_owned(),
             (_, "env") => "K=V".to_owned(),
             (_, "script-name" | "warm-up") => "/x".to_owned(),
             (_, "workers") => "3".to_owned(),
-            (_, "module" | "name") => "x".to_owned(),
+            (_, "module" | "name" | "control-group") => "x".to_owned(),
             (_, name) => panic!("{name} needs a value here"),
         };
         let flag = match value.as_str() {

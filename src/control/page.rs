@@ -3,7 +3,7 @@
 
 use crate::http::head::{self, Framing, Limits, Parsed};
 use crate::http::response::{self, After, Asked, Body, Method, ResponseHead};
-use crate::http::{DateCache, Refusal, Version};
+use crate::http::{DateCache, Version};
 
 /// One HTTP request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,17 @@ pub enum Wanted {
     Health,
 }
 
+impl Page {
+    /// For an answer to what is no HTTP request.
+    pub fn of_error(status: u16) -> Page {
+        Page {
+            wanted: Err(status),
+            without_body: false,
+            open_metrics: false,
+        }
+    }
+}
+
 const MEDIA_TYPE: &[u8] = b"application/openmetrics-text";
 
 /// `None` while the head is not complete.
@@ -41,7 +52,7 @@ pub(super) fn read(bytes: &[u8], scanned: &mut usize) -> Option<Page> {
     let head = match head::parse(bytes, &limits, &mut scratch) {
         Ok(Parsed::Complete(head)) => head,
         Ok(Parsed::Partial) => return None,
-        Err(refusal) => return Some(refused(refusal)),
+        Err(refusal) => return Some(Page::of_error(refusal.status())),
     };
     let wanted = match (head.method, head.target.path) {
         _ if !matches!(head.framing, Framing::None | Framing::Length(0)) => Err(413),
@@ -62,14 +73,6 @@ pub(super) fn read(bytes: &[u8], scanned: &mut usize) -> Option<Page> {
         without_body: head.method == b"HEAD",
         open_metrics: head.fields.iter().filter(accept).any(|f| names(f.value)),
     })
-}
-
-fn refused(refusal: Refusal) -> Page {
-    Page {
-        wanted: Err(refusal.status()),
-        without_body: false,
-        open_metrics: false,
-    }
 }
 
 /// A whole response, after which the connection is closed.

@@ -47,7 +47,7 @@ pub enum Kind {
     UnknownVerb,
     /// An argument is missing, unknown, or of the wrong type or range.
     BadArgument,
-    /// The user who asks may not; the connection is closed.
+    /// The user who asks may not; the connection is closed when it is nobody who may do anything.
     NoPermission,
     NoSuchApp,
     NoSuchWorker,

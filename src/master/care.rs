@@ -3,12 +3,13 @@
 
 use nix::sys::signal::Signal;
 
+use super::stacks::Reason;
 use super::workers::Workers;
 use crate::config::{Recycling, Settings};
-use crate::log;
-use crate::python::{PRINT_STACKS, SOFT_DEADLINE};
+use crate::log::{self, Allowed, Throttle};
+use crate::python::SOFT_DEADLINE;
 use crate::schedule::stuck::{Action, Running, Watch};
-use crate::scoreboard::{Row, Scoreboard};
+use crate::scoreboard::{Counter, Row, Scoreboard};
 use crate::sys::clock::{MILLISECOND, Nanos, SECOND, nanos};
 use crate::sys::process;
 
@@ -19,10 +20,18 @@ const CONFIRM: Nanos = SECOND;
 /// Samples in a row over the limit that make a worker too large.
 const CONFIRMED: u32 = 3;
 
+/// Requests per second whose slowness is logged.
+const SLOW_PER_SECOND: u32 = 5;
+
 #[derive(Debug, Default)]
 pub struct Care {
     pub watch: Watch,
     request_timeout: Option<Nanos>,
+    /// A request that runs for longer is logged.
+    slow_request: Option<Nanos>,
+    /// When the last one began that was, per slot.
+    told_slow: Vec<Nanos>,
+    slow_log: Throttle,
     max_age: Option<Nanos>,
     max_memory: Option<u64>,
     idle_timeout: Nanos,
@@ -42,12 +51,22 @@ impl Care {
         Self {
             watch: Watch::new(slots, nanos(settings.limits.kill_timeout)),
             request_timeout: settings.limits.request_timeout.map(nanos),
+            slow_request: settings.limits.slow_request.map(nanos),
+            told_slow: vec![0; slots],
+            slow_log: Throttle::new(SLOW_PER_SECOND),
             max_age: max_age.map(nanos),
             max_memory,
             idle_timeout: nanos(idle_timeout),
             oversized: vec![0; slots],
             next_sample: now + SAMPLE,
         }
+    }
+
+    /// When the request that a slot runs has to be logged as slow, unless it has been.
+    fn slow_at(&self, slot: usize, row: &Row) -> Option<Nanos> {
+        let since = row.request_since()?;
+        let at = since.saturating_add(self.slow_request?);
+        (self.told_slow[slot] != since).then_some(at)
     }
 
     /// Workers of the same age do not leave together.
@@ -79,7 +98,11 @@ impl Workers {
             let running = running(scoreboard.row(slot))?;
             care.watch.wake_at(slot, running)
         });
-        let next_request = care.request_timeout.map(|timeout| now + timeout);
+        let next_request = [care.request_timeout, care.slow_request]
+            .into_iter()
+            .flatten()
+            .map(|timeout| now.saturating_add(timeout));
+        let slow = occupied().filter_map(|slot| care.slow_at(slot, scoreboard.row(slot)));
         let ages = occupied().filter_map(|slot| {
             let limit = care.age_limit(slot).filter(|_| self.pool.is_fresh(slot))?;
             Some(scoreboard.row(slot).started() + limit)
@@ -91,6 +114,7 @@ impl Workers {
             .map(|slot| scoreboard.row(slot).idle_since().unwrap_or(now) + care.idle_timeout);
         requests
             .chain(next_request)
+            .chain(slow)
             .chain(ages)
             .chain(memory)
             .chain(idle)
@@ -100,14 +124,15 @@ impl Workers {
     pub(super) fn take_care(&mut self, care: &mut Care, scoreboard: &Scoreboard, now: Nanos) {
         for slot in 0..self.processes.len() {
             if self.processes[slot].is_some() {
-                self.enforce(care, slot, scoreboard.row(slot), now);
-                self.check_age(care, slot, scoreboard.row(slot), now);
+                self.check_slow(care, slot, scoreboard.row(slot), now);
+                self.enforce(care, slot, scoreboard, now);
+                self.check_age(care, slot, scoreboard, now);
             }
         }
         if let Some(limit) = care.max_memory
             && care.next_sample <= now
         {
-            self.check_memory(care, limit, now);
+            self.check_memory(care, limit, scoreboard, now);
         }
         if self.pool.surplus() > 0
             && let Some(slot) = self.laziest(scoreboard)
@@ -115,12 +140,39 @@ impl Workers {
             && now >= since + care.idle_timeout
         {
             log::info!("worker {slot} has nothing to do: it leaves");
+            scoreboard.pool().count(Counter::Retired, 1);
             self.pool.shrink();
             self.dismiss(slot, now);
         }
     }
 
-    fn enforce(&mut self, care: &mut Care, slot: usize, row: &Row, now: Nanos) {
+    fn check_slow(&mut self, care: &mut Care, slot: usize, row: &Row, now: Nanos) {
+        let (Some(at), Some(process)) = (care.slow_at(slot, row), &self.processes[slot]) else {
+            return;
+        };
+        if now < at {
+            return;
+        }
+        let since = row.request_since().unwrap_or(now);
+        care.told_slow[slot] = since;
+        let Allowed::Yes { withheld } = care.slow_log.ask(now) else {
+            return;
+        };
+        let pid = process.child.pid();
+        let (line, millis) = (row.request_line(), now.saturating_sub(since) / MILLISECOND);
+        let more = match withheld {
+            0 => String::new(),
+            n => format!(" ({n} more slow requests were not logged)"),
+        };
+        let said = format!(
+            "slow request: worker {slot} (pid {pid}) has run {line:?} for {millis} ms{more}; \
+             this is where its threads are"
+        );
+        self.ask_for_stacks(slot, Reason::Slow(said), now);
+    }
+
+    fn enforce(&mut self, care: &mut Care, slot: usize, scoreboard: &Scoreboard, now: Nanos) {
+        let row = scoreboard.row(slot);
         let Some(action) = care.watch.judge(slot, running(row), now) else {
             return;
         };
@@ -138,38 +190,45 @@ impl Workers {
                 process.child.real_time_signal(SOFT_DEADLINE)
             }
             Action::Dump => {
-                log::error!(
+                let said = format!(
                     "worker {slot} (pid {pid}) is stuck in {line:?} for {millis} ms: killing it; \
                      this is where its threads are"
                 );
-                process.child.real_time_signal(PRINT_STACKS)
+                return self.ask_for_stacks(slot, Reason::Stuck(said), now);
             }
-            Action::Kill => process.child.signal(Signal::SIGKILL),
+            Action::Kill => {
+                scoreboard.pool().count(Counter::HardTimeouts, 1);
+                process.child.signal(Signal::SIGKILL)
+            }
         };
         if let Err(error) = done {
             log::error!("cannot signal worker {slot}: {error}");
         }
     }
 
-    fn check_age(&mut self, care: &Care, slot: usize, row: &Row, now: Nanos) {
+    fn check_age(&mut self, care: &Care, slot: usize, scoreboard: &Scoreboard, now: Nanos) {
+        let row = scoreboard.row(slot);
         if let Some(limit) = care.age_limit(slot)
             && self.pool.is_fresh(slot)
             && now >= row.started() + limit
         {
             log::info!("worker {slot} has reached its age: replacing it");
+            scoreboard.pool().count(Counter::RecycledAge, 1);
             self.pool.wear_out(slot);
         }
     }
 
-    fn check_memory(&mut self, care: &mut Care, limit: u64, now: Nanos) {
+    fn check_memory(&mut self, care: &mut Care, limit: u64, scoreboard: &Scoreboard, now: Nanos) {
         care.next_sample = now + SAMPLE;
         for slot in 0..self.processes.len() {
-            let used = match &self.processes[slot] {
-                Some(process) if self.pool.is_fresh(slot) => {
-                    process::unique_set_size(process.child.pid())
-                }
+            let memory = match &self.processes[slot] {
+                Some(process) if self.pool.is_fresh(slot) => process::memory(process.child.pid()),
                 _ => None,
             };
+            if let Some(memory) = memory {
+                scoreboard.row(slot).set_memory(memory, now);
+            }
+            let used = memory.map(|memory| memory.unique);
             let Some(used) = used.filter(|used| *used > limit) else {
                 care.oversized[slot] = 0;
                 continue;
@@ -180,6 +239,7 @@ impl Workers {
                 care.oversized[slot] = 0;
                 let mib = used >> 20;
                 log::info!("worker {slot} has {mib} MiB of its own: replacing it");
+                scoreboard.pool().count(Counter::RecycledMemory, 1);
                 self.pool.wear_out(slot);
             }
         }

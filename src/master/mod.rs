@@ -9,14 +9,18 @@
 //! It speaks with the supervisor and with each worker over a channel of its own; the end of a
 //! channel means that the process behind it is gone.
 
+mod answers;
 mod audit;
 mod care;
 mod crowd;
 mod module;
+mod outbox;
 mod prepare;
+mod stacks;
 mod warm_up;
 mod workers;
 
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -28,9 +32,9 @@ use crate::config;
 use crate::link::{self, Assignment, Order, Purpose, Report, VERSION};
 use crate::log;
 use crate::net::Listener;
-use crate::python::{Fork, Startup, Threads, fork, leave};
+use crate::python::{Fork, Obedience, Startup, Threads, fork, leave};
 use crate::schedule::Bounds;
-use crate::scoreboard::Scoreboard;
+use crate::scoreboard::{Counter, Scoreboard};
 use crate::sys::clock::{self, Nanos};
 use crate::sys::process::{self, exit_now};
 use crate::sys::seqpacket::{Channel, Received};
@@ -38,6 +42,7 @@ use crate::sys::signal::{Held, Inbox};
 use crate::sys::{fd, orphan, title};
 use crate::worker::{self, Leave, Plan, Worker};
 use crate::wsgi::{Application, deadline};
+use stacks::Stacks;
 use workers::{Doors, Workers};
 
 /// Exit statuses of a master, for the supervisor's log (`sysexits.h`).
@@ -65,12 +70,17 @@ enum Turn {
     /// All workers are gone, as ordered.
     Left,
     /// This process is a new worker.
-    Worker {
-        slot: usize,
-        master: Pid,
-        channel: Channel,
-        held: Held,
-    },
+    Worker(Newborn),
+}
+
+/// A worker that has just been forked.
+struct Newborn {
+    slot: usize,
+    master: Pid,
+    orders: Channel,
+    /// Where its stacks are printed to.
+    stacks: OwnedFd,
+    held: Held,
 }
 
 /// The life of a master, and in a forked child that of a worker. Never returns.
@@ -142,15 +152,10 @@ impl Master {
         };
         match self.supervise(py, &mut workers, ready) {
             Turn::Left => leave(py, &self.startup, Threads::Abandon, 0),
-            Turn::Worker {
-                slot,
-                master,
-                channel,
-                held,
-            } => {
+            Turn::Worker(newborn) => {
                 // The channels to the siblings are theirs and the master's alone.
                 drop(workers);
-                self.work(py, (slot, master), channel, held)
+                self.work(py, newborn)
             }
         }
     }
@@ -178,14 +183,15 @@ impl Master {
             }
             if workers.is_hopeless() {
                 let text = "its workers end before they are ready; the log says how";
-                let _ = link::send(&self.supervisor, &Report::failed(text, ""));
+                workers.outbox.put(&Report::failed(text, ""));
                 workers.obey(Order::Stop, &self.scoreboard, now);
             }
             if workers.is_complete()
                 && let Some(ready) = ready.take()
             {
-                let _ = link::send(&self.supervisor, &ready);
+                workers.outbox.put(&ready);
             }
+            workers.outbox.flush(&self.supervisor);
             if workers.are_gone() {
                 return Turn::Left;
             }
@@ -231,12 +237,15 @@ impl Master {
         slot: usize,
         now: Nanos,
     ) -> Option<Turn> {
+        let counts = self.scoreboard.pool();
         let failed = |workers: &mut Workers, error: &dyn std::fmt::Display| {
             log::error!("cannot fork worker {slot}: {error}");
+            counts.count(Counter::StartFailures, 1);
             workers.could_not_start(slot, now);
         };
-        let (ours, theirs) = match Channel::pair() {
-            Ok(pair) => pair,
+        let pairs = Channel::pair().and_then(|pair| Ok((pair, Stacks::pipe()?)));
+        let ((ours, orders), (stacks, stacks_end)) = match pairs {
+            Ok(pairs) => pairs,
             Err(error) => {
                 failed(workers, &error);
                 return None;
@@ -255,15 +264,18 @@ impl Master {
         match fork(py, &self.startup) {
             Ok(Fork::Child) => {
                 drop(ours);
-                Some(Turn::Worker {
+                drop(stacks);
+                Some(Turn::Worker(Newborn {
                     slot,
                     master,
-                    channel: theirs,
+                    orders,
+                    stacks: stacks_end,
                     held,
-                })
+                }))
             }
             Ok(Fork::Parent(pid)) => {
-                if let Err(error) = workers.started(slot, pid, ours) {
+                self.scoreboard.pool().count(Counter::Spawns, 1);
+                if let Err(error) = workers.started(slot, pid, (ours, stacks)) {
                     failed(workers, &error);
                 }
                 None
@@ -276,7 +288,14 @@ impl Master {
     }
 
     /// The life of a worker, in the child.
-    fn work(self, py: Python<'_>, (slot, master): (usize, Pid), orders: Channel, held: Held) -> ! {
+    fn work(self, py: Python<'_>, newborn: Newborn) -> ! {
+        let Newborn {
+            slot,
+            master,
+            orders,
+            stacks,
+            held,
+        } = newborn;
         let Master {
             supervisor,
             assignment,
@@ -305,18 +324,10 @@ impl Master {
             // For the rest of this process's life, and beyond it.
             let row = Box::leak(Box::new(scoreboard)).row(slot);
             row.begin(clock::now());
+            row.set_pid(nix::unistd::getpid().as_raw());
             deadline::belongs_to(row);
-            let hooks = py.import("rswsgi").and_then(|module| {
-                let forked = (
-                    module.getattr("_forked_in_parent")?,
-                    module.getattr("_forked_in_child")?,
-                );
-                Ok((module.getattr("_soft_deadline")?, forked))
-            });
-            hooks
-                .and_then(|(soft_deadline, forked)| {
-                    startup.obey(py, soft_deadline, forked, signals.write_end().unwrap_or(-1))
-                })
+            let wakeup = signals.write_end().unwrap_or(-1);
+            obey(py, &startup, wakeup, stacks)
                 .map_err(|error| crate::python::traceback(py, &error))?;
             let plan = Plan {
                 settings,
@@ -340,6 +351,19 @@ impl Master {
             }
         }
     }
+}
+
+/// Takes the signals of the master, in a worker. `stacks` stays open for the rest of its life.
+fn obey(py: Python<'_>, startup: &Startup, wakeup: RawFd, stacks: OwnedFd) -> PyResult<()> {
+    let module = py.import("rswsgi")?;
+    let obedience = Obedience {
+        soft_deadline: module.getattr("_soft_deadline")?,
+        in_parent: module.getattr("_forked_in_parent")?,
+        in_child: module.getattr("_forked_in_child")?,
+        wakeup,
+        stacks: stacks.into_raw_fd(),
+    };
+    startup.obey(py, obedience)
 }
 
 fn python_version(py: Python<'_>) -> String {

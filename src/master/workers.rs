@@ -8,14 +8,17 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use pyo3::prelude::*;
 
+use super::answers::Answers;
 use super::care::Care;
 use super::crowd::Crowd;
+use super::outbox::Outbox;
+use super::stacks::Stacks;
 use crate::config::Settings;
 use crate::link::Order;
 use crate::log;
 use crate::net::Listener;
 use crate::schedule::{Bounds, Pool, Verdict};
-use crate::scoreboard::{Row, Scoreboard, State};
+use crate::scoreboard::{Counter, Row, Scoreboard, Size, State};
 use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND, nanos};
 use crate::sys::process::{Child, Ended};
 use crate::sys::seqpacket::{Channel, Received};
@@ -41,13 +44,16 @@ impl Line {
 pub(super) struct Process {
     pub(super) child: Child,
     channel: Line,
+    pub(super) stacks: Stacks,
+    /// It has said that it could serve. Before that a signal might end it.
+    pub(super) is_up: bool,
     /// Told to leave: it is killed at this time.
     leave_by: Option<Nanos>,
 }
 
 /// What the generation is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mood {
+pub(super) enum Mood {
     Serving,
     /// Workers that are left at this time are killed.
     Leaving {
@@ -70,12 +76,15 @@ enum Permission {
 pub struct Workers {
     pub(super) pool: Pool,
     pub(super) processes: Vec<Option<Process>>,
-    mood: Mood,
+    pub(super) mood: Mood,
     permission: Permission,
     hopeless: bool,
     graceful_timeout: Nanos,
     care: Care,
     crowd: Crowd,
+    pub(super) answers: Answers,
+    /// What is to be said to the supervisor.
+    pub(super) outbox: Outbox,
 }
 
 /// After an order to stop at once, for what a worker cannot interrupt.
@@ -109,6 +118,8 @@ impl Workers {
             graceful_timeout: nanos(settings.limits.graceful_timeout),
             care: Care::new(settings, slots, clock::now()),
             crowd: Crowd::new()?,
+            answers: Answers::default(),
+            outbox: Outbox::default(),
         })
     }
 
@@ -120,7 +131,12 @@ impl Workers {
         }
     }
 
-    pub fn started(&mut self, slot: usize, pid: Pid, channel: Channel) -> std::io::Result<()> {
+    pub fn started(
+        &mut self,
+        slot: usize,
+        pid: Pid,
+        (channel, stacks): (Channel, Stacks),
+    ) -> std::io::Result<()> {
         let child = Child::adopt(pid)?;
         if self.permission == Permission::Given {
             let _ = channel.send(order::SERVE);
@@ -128,6 +144,8 @@ impl Workers {
         self.processes[slot] = Some(Process {
             child,
             channel: Line::Open(channel),
+            stacks,
+            is_up: false,
             leave_by: None,
         });
         Ok(())
@@ -162,6 +180,10 @@ impl Workers {
             Order::Drain => (order::DRAIN, now.saturating_add(self.graceful_timeout)),
             Order::Stop => (order::STOP, now + STOP_GRACE),
             Order::Scale { by } => return self.scale(by, scoreboard, now),
+            order @ (Order::Resize { .. }
+            | Order::Recycle { .. }
+            | Order::Trace { .. }
+            | Order::Sample { .. }) => return self.answer(order, scoreboard, now),
             Order::Serve => {
                 self.permission = Permission::Given;
                 return self.tell_all(order::SERVE);
@@ -178,7 +200,7 @@ impl Workers {
         self.tell_all(word);
     }
 
-    fn scale(&mut self, by: i32, scoreboard: &Scoreboard, now: Nanos) {
+    pub(super) fn scale(&mut self, by: i32, scoreboard: &Scoreboard, now: Nanos) {
         let Bounds { min, max } = self.pool.scale(by);
         log::info!("the pool has {min} to {max} workers now");
         while self.pool.excess() > 0 {
@@ -254,14 +276,20 @@ impl Workers {
         for process in self.processes.iter().flatten() {
             fds.push(watch(process.child.as_fd()));
             fds.extend(process.channel.open().map(|channel| watch(channel.as_fd())));
+            fds.extend(process.stacks.watched().map(watch));
         }
         if !self.are_orphaned() {
-            fds.push(watch(supervisor.as_fd()));
+            let events = match self.outbox.is_empty() {
+                true => PollFlags::POLLIN,
+                false => PollFlags::POLLIN | PollFlags::POLLOUT,
+            };
+            fds.push(PollFd::new(supervisor.as_fd(), events));
         }
         let until = match self.mood {
             Mood::Serving => self.wake_at(scoreboard, now),
             Mood::Leaving { until } | Mood::Orphaned { until } => Some(until),
         };
+        let until = until.into_iter().chain(self.answers_at(now)).min();
         self.care.watch.sleep(until);
         let millis = clock::wait_millis(now, until);
         let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
@@ -302,11 +330,13 @@ impl Workers {
         self.care.watch.wake(now);
         for slot in 0..self.processes.len() {
             if self.processes[slot].is_some() {
-                self.hear(slot, doors, now);
-                self.reap(slot, scoreboard.row(slot), now);
+                self.hear(slot, scoreboard, doors, now);
+                self.collect(slot, now);
+                self.reap(slot, scoreboard, now);
                 self.replace_silent(slot, now);
             }
         }
+        self.sample(scoreboard, now);
         match self.mood {
             Mood::Serving => {
                 self.tend(scoreboard, now);
@@ -326,6 +356,14 @@ impl Workers {
             }
             _ => {}
         }
+        self.publish(scoreboard);
+    }
+
+    /// The size of the pool, for whoever looks at the scoreboard.
+    fn publish(&self, scoreboard: &Scoreboard) {
+        let Bounds { min, max } = self.pool.bounds();
+        let [min, max, target] = [min, max, self.pool.target()].map(|n| n as u32);
+        scoreboard.pool().set_size(Size { min, max, target });
     }
 
     fn tend(&mut self, scoreboard: &Scoreboard, now: Nanos) {
@@ -358,7 +396,8 @@ impl Workers {
         }
     }
 
-    fn hear(&mut self, slot: usize, doors: Doors<'_>, now: Nanos) {
+    fn hear(&mut self, slot: usize, scoreboard: &Scoreboard, doors: Doors<'_>, now: Nanos) {
+        let counts = scoreboard.pool();
         while let Some(process) = &mut self.processes[slot]
             && let Some(channel) = process.channel.open()
         {
@@ -372,6 +411,7 @@ impl Workers {
             };
             match message.as_slice() {
                 order::READY => {
+                    process.is_up = true;
                     if let Some(old) = self.pool.ready(slot, now) {
                         self.dismiss(old, now);
                     }
@@ -383,10 +423,12 @@ impl Workers {
                 }
                 order::WORN => {
                     log::info!("worker {slot} has served its number of requests: replacing it");
+                    counts.count(Counter::RecycledRequests, 1);
                     self.pool.wear_out(slot);
                 }
                 order::LEAVING if self.pool.is_serving(slot) => {
                     log::info!("worker {slot} was told by a signal to leave: replacing it");
+                    counts.count(Counter::RecycledAsked, 1);
                     self.leaves(slot, now);
                 }
                 _ => {}
@@ -406,7 +448,8 @@ impl Workers {
         }
     }
 
-    fn reap(&mut self, slot: usize, row: &Row, now: Nanos) {
+    fn reap(&mut self, slot: usize, scoreboard: &Scoreboard, now: Nanos) {
+        let row = scoreboard.row(slot);
         let Some(process) = &self.processes[slot] else {
             return;
         };
@@ -419,9 +462,14 @@ impl Workers {
             }
         };
         let pid = process.child.pid();
+        self.collect_last(slot, now);
         self.processes[slot] = None;
         let was = row.state();
         row.set_state(State::Dead);
+        let counter = match self.pool.is_serving(slot) {
+            true => Counter::Crashes,
+            false => Counter::StartFailures,
+        };
         let verdict = self.pool.ended(slot, now);
         if self.mood != Mood::Serving || verdict == Verdict::Expected {
             if !ended.is_success() {
@@ -429,6 +477,7 @@ impl Workers {
             }
             return;
         }
+        scoreboard.pool().count(counter, 1);
         describe_end(slot, pid, ended, was, row, now);
         self.take_verdict(verdict);
     }

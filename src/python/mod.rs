@@ -14,5 +14,5 @@ pub use call::{call2, has_length_one, iterate, next, references};
 pub use immortal::make_immortal;
 pub use pools::fill_gaps;
 pub use process::{Fork, fork, leave};
-pub use startup::{Failure, PRINT_STACKS, SOFT_DEADLINE, Startup, Threads, traceback};
+pub use startup::{Failure, Obedience, PRINT_STACKS, SOFT_DEADLINE, Startup, Threads, traceback};
 pub use text::{Native, latin1, native};

@@ -132,7 +132,7 @@ def _format(error):
     return "".join(lines).encode("utf-8", "backslashreplace").decode()
 
 
-def obey(soft_deadline, in_parent, in_child, wakeup):
+def obey(soft_deadline, in_parent, in_child, wakeup, stacks):
     """Takes the real-time signals of the master (see the table of signals in README.md)."""
     import faulthandler
     import os
@@ -147,7 +147,7 @@ def obey(soft_deadline, in_parent, in_child, wakeup):
     os.register_at_fork(after_in_parent=in_parent, after_in_child=in_forked_child)
     # A signal for a handler of the application that arrives just before the worker sleeps wakes it.
     signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-    faulthandler.register(signal.SIGRTMIN + 2, file=2, all_threads=True, chain=False)
+    faulthandler.register(signal.SIGRTMIN + 2, file=stacks, all_threads=True, chain=False)
     signal.signal(signal.SIGRTMIN + 3, soft_deadline)
 
 

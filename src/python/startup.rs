@@ -1,8 +1,13 @@
 //! The part of a master's start that is better said in Python (`startup.py`): finding the target,
 //! telling what went wrong, looking for threads, running exit functions.
 
+use std::os::fd::RawFd;
+
+use libc::SIGRTMIN;
 use pyo3::prelude::*;
 use pyo3::types::PyModule;
+
+use crate::sys::signal::mark_end;
 
 /// Real-time signals a master sends, as offsets from SIGRTMIN: print the stacks; time is up.
 pub const PRINT_STACKS: i32 = 2;
@@ -14,6 +19,19 @@ pub enum Threads {
     Join,
     /// A master serves nobody, and what was started at import belongs to no worker.
     Abandon,
+}
+
+/// What a worker does about signals.
+pub struct Obedience<'py> {
+    /// The handler of [`SOFT_DEADLINE`].
+    pub soft_deadline: Bound<'py, PyAny>,
+    /// Called in parent and child after forks of the application.
+    pub in_parent: Bound<'py, PyAny>,
+    pub in_child: Bound<'py, PyAny>,
+    /// Written to when a signal has arrived for a Python handler.
+    pub wakeup: RawFd,
+    /// Where [`PRINT_STACKS`] prints to, followed by a NUL byte; open for the life of the process.
+    pub stacks: RawFd,
 }
 
 pub struct Startup {
@@ -69,20 +87,18 @@ impl Startup {
         })
     }
 
-    /// Takes the signals that a worker gets from its master. `soft_deadline` is the handler of
-    /// [`SOFT_DEADLINE`].
-    /// `wakeup` is written to when a signal has arrived for a Python handler. `forked` are called in parent and child after forks of the application.
-    pub fn obey(
-        &self,
-        py: Python<'_>,
-        soft_deadline: Bound<'_, PyAny>,
-        forked: (Bound<'_, PyAny>, Bound<'_, PyAny>),
-        wakeup: i32,
-    ) -> PyResult<()> {
-        let (in_parent, in_child) = forked;
-        self.module
-            .bind(py)
-            .call_method1("obey", (soft_deadline, in_parent, in_child, wakeup))?;
+    /// Takes the signals that a worker gets from its master.
+    pub fn obey(&self, py: Python<'_>, obedience: Obedience<'_>) -> PyResult<()> {
+        let Obedience {
+            soft_deadline,
+            in_parent,
+            in_child,
+            wakeup,
+            stacks,
+        } = obedience;
+        let arguments = (soft_deadline, in_parent, in_child, wakeup, stacks);
+        self.module.bind(py).call_method1("obey", arguments)?;
+        mark_end(SIGRTMIN() + PRINT_STACKS, stacks)?;
         Ok(())
     }
 

@@ -239,6 +239,11 @@ impl Generations {
         self.entries.iter().find(serving).map(|entry| entry.number)
     }
 
+    pub fn stage(&self, number: Number) -> Option<Stage> {
+        let mut entries = self.entries.iter();
+        entries.find(|e| e.number == number).map(|e| e.stage)
+    }
+
     /// Whether a reload is under way.
     pub fn is_reloading(&self) -> bool {
         let under_way = |entry: &Entry| {

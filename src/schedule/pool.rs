@@ -249,9 +249,12 @@ impl Pool {
         self.serving() >= self.bounds.min
     }
 
-    #[cfg(test)]
     pub fn target(&self) -> usize {
         self.target
+    }
+
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
     }
 }
 

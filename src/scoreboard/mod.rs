@@ -6,9 +6,12 @@
 
 mod histogram;
 mod row;
+mod seconds;
 mod totals;
 
-pub use row::{Counter, Row, State};
+pub use histogram::Durations;
+pub use row::{Counter, Row, Size, State};
+pub use seconds::Recent;
 pub use totals::Totals;
 
 use std::io;
@@ -16,14 +19,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::sys::memory::Shared;
 
-/// The rows of one generation.
+/// The rows of one generation: one per slot, and after them one of the pool, in which the master
+/// counts.
 pub struct Scoreboard {
     rows: Shared<Row>,
 }
 
 impl Scoreboard {
     pub fn create(slots: usize) -> io::Result<Self> {
-        let rows = Shared::create(c"rswsgi scoreboard", slots)?;
+        let rows = Shared::create(c"rswsgi scoreboard", slots + 1)?;
         Ok(Self { rows })
     }
 
@@ -41,12 +45,23 @@ impl Scoreboard {
         format!("{bytes} bytes, {refusals} refusals, {}", counters.join(" "))
     }
 
+    fn split(&self) -> (&Row, &[Row]) {
+        let split = self.rows.as_slice().split_last();
+        split.expect("there is no empty shared memory")
+    }
+
+    /// Of the workers.
     pub fn rows(&self) -> &[Row] {
-        self.rows.as_slice()
+        self.split().1
     }
 
     pub fn row(&self, slot: usize) -> &Row {
-        &self.rows.as_slice()[slot]
+        &self.rows()[slot]
+    }
+
+    /// What the master has counted, and the size of the pool.
+    pub fn pool(&self) -> &Row {
+        self.split().0
     }
 }
 

@@ -1,10 +1,13 @@
 //! One row: what one worker is doing and what it has done.
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::histogram::{Histogram, add};
+use super::seconds::Seconds;
 use crate::http::Refusal;
 use crate::sys::clock::Nanos;
+use crate::sys::process::Memory;
 
 /// What a worker is doing. `Dead` (the zero of fresh memory) is set by the master.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +74,21 @@ pub enum Counter {
     BrokenResponses,
     /// Wake-ups of the event loop.
     WakeUps,
+    /// Workers forked; this and the following are counted by the master, in the row of the pool.
+    Spawns,
+    /// Workers that ended although nobody had told them to.
+    Crashes,
+    /// Workers that ended before they could serve, or could not be forked.
+    StartFailures,
+    /// Workers killed because they did not react to `RequestTimeout`.
+    HardTimeouts,
+    /// Workers replaced after `--max-requests`, at `--max-age`, over `--max-memory`, as asked.
+    RecycledRequests,
+    RecycledAge,
+    RecycledMemory,
+    RecycledAsked,
+    /// Workers that left because there was nothing to do for them.
+    Retired,
 }
 
 impl Counter {
@@ -88,6 +106,15 @@ impl Counter {
         Counter::ClientAborts,
         Counter::BrokenResponses,
         Counter::WakeUps,
+        Counter::Spawns,
+        Counter::Crashes,
+        Counter::StartFailures,
+        Counter::HardTimeouts,
+        Counter::RecycledRequests,
+        Counter::RecycledAge,
+        Counter::RecycledMemory,
+        Counter::RecycledAsked,
+        Counter::Retired,
     ];
 
     pub fn name(self) -> &'static str {
@@ -105,6 +132,15 @@ impl Counter {
             Counter::ClientAborts => "client_aborts",
             Counter::BrokenResponses => "broken_responses",
             Counter::WakeUps => "wake_ups",
+            Counter::Spawns => "spawns",
+            Counter::Crashes => "crashes",
+            Counter::StartFailures => "start_failures",
+            Counter::HardTimeouts => "hard_timeouts",
+            Counter::RecycledRequests => "recycled_requests",
+            Counter::RecycledAge => "recycled_age",
+            Counter::RecycledMemory => "recycled_memory",
+            Counter::RecycledAsked => "recycled_asked",
+            Counter::Retired => "retired",
         }
     }
 }
@@ -122,6 +158,16 @@ pub struct Row {
     /// Open connections.
     connections: AtomicU32,
     line_length: AtomicU32,
+    /// 0 for a client on a Unix socket.
+    peer_port: AtomicU32,
+    peer_address: [AtomicU64; 2],
+    pid: AtomicU32,
+    /// Of the pool, in its row: fewest, most, and how many there are to be.
+    pool: [AtomicU32; 3],
+    /// Bytes of memory at the last sample, by [`Memory`]; written by the master.
+    memory: [AtomicU64; 4],
+    /// When that was; 0 for never.
+    sampled: AtomicU64,
     /// When the worker started; all times are [`Nanos`] of the monotonic clock.
     started: AtomicU64,
     /// When the running request began; 0 while none runs.
@@ -135,11 +181,24 @@ pub struct Row {
     refusals: [AtomicU64; REFUSALS],
     /// Time from the complete request to the handed-over response.
     latency: Histogram,
+    /// Time that requests have waited in the kernel for their connection to be accepted: a sample.
+    queue: Histogram,
+    /// Completed requests.
+    seconds: Seconds,
+}
+
+/// The size of a pool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Size {
+    pub min: u32,
+    pub max: u32,
+    /// How many there are to be now.
+    pub target: u32,
 }
 
 crate::sys::memory::shareable!(Row);
 
-const _: () = assert!(size_of::<Row>().is_multiple_of(64) && size_of::<Row>() <= 4096);
+const _: () = assert!(size_of::<Row>().is_multiple_of(64) && size_of::<Row>() <= 8192);
 
 impl Row {
     pub fn begin(&self, now: Nanos) {
@@ -147,7 +206,58 @@ impl Row {
         self.connections.store(0, Ordering::Relaxed);
         self.request_since.store(0, Ordering::Relaxed);
         self.active.store(now, Ordering::Relaxed);
+        self.sampled.store(0, Ordering::Relaxed);
+        self.pid.store(0, Ordering::Relaxed);
         self.set_state(State::Starting);
+    }
+
+    /// To be shown, never to be acted upon.
+    pub fn pid(&self) -> i32 {
+        self.pid.load(Ordering::Relaxed).cast_signed()
+    }
+
+    pub fn set_pid(&self, pid: i32) {
+        self.pid.store(pid.cast_unsigned(), Ordering::Relaxed);
+    }
+
+    /// Of the row of the pool.
+    pub fn size(&self) -> Size {
+        let [min, max, target] = [0, 1, 2].map(|at| self.pool[at].load(Ordering::Relaxed));
+        Size { min, max, target }
+    }
+
+    pub fn set_size(&self, size: Size) {
+        let Size { min, max, target } = size;
+        for (cell, number) in self.pool.iter().zip([min, max, target]) {
+            cell.store(number, Ordering::Relaxed);
+        }
+    }
+
+    /// The last sample and when it was taken. In the row of the pool: that of the master.
+    pub fn memory(&self) -> Option<(Memory, Nanos)> {
+        let sampled = self.sampled.load(Ordering::Relaxed);
+        let [pss, unique, shared, private_dirty] =
+            [0, 1, 2, 3].map(|at| self.memory[at].load(Ordering::Relaxed));
+        let memory = Memory {
+            pss,
+            unique,
+            shared,
+            private_dirty,
+        };
+        (sampled > 0).then_some((memory, sampled))
+    }
+
+    pub fn set_memory(&self, memory: Memory, now: Nanos) {
+        let Memory {
+            pss,
+            unique,
+            shared,
+            private_dirty,
+        } = memory;
+        for (cell, bytes) in self.memory.iter().zip([pss, unique, shared, private_dirty]) {
+            cell.store(bytes, Ordering::Relaxed);
+        }
+        self.sampled.store(now, Ordering::Relaxed);
     }
 
     pub fn started(&self) -> Nanos {
@@ -201,6 +311,43 @@ impl Row {
         &self.latency
     }
 
+    pub fn queue(&self) -> &Histogram {
+        &self.queue
+    }
+
+    pub fn seconds(&self) -> &Seconds {
+        &self.seconds
+    }
+
+    /// Who sends the request that is about to begin; `None` for a client on a Unix socket.
+    pub fn set_peer(&self, peer: Option<SocketAddr>) {
+        let Some(peer) = peer else {
+            self.peer_port.store(0, Ordering::Relaxed);
+            return;
+        };
+        let address = match peer.ip() {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        let octets = address.octets();
+        let (words, _) = octets.as_chunks::<8>();
+        for (cell, word) in self.peer_address.iter().zip(words) {
+            cell.store(u64::from_ne_bytes(*word), Ordering::Relaxed);
+        }
+        self.peer_port.store(peer.port().into(), Ordering::Relaxed);
+    }
+
+    /// Of the running or last request.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        let port = u16::try_from(self.peer_port.load(Ordering::Relaxed)).ok()?;
+        let mut octets = [0; 16];
+        for (part, cell) in octets.chunks_exact_mut(8).zip(&self.peer_address) {
+            part.copy_from_slice(&cell.load(Ordering::Relaxed).to_ne_bytes());
+        }
+        let address = Ipv6Addr::from(octets).to_canonical();
+        (port > 0).then_some(SocketAddr::new(address, port))
+    }
+
     /// The request enters the application. `line` is the start of the head.
     pub fn begin_request(&self, line: &[u8], now: Nanos, deadline: Nanos) {
         let line = &line[..line.len().min(LINE_BYTES)];
@@ -223,6 +370,7 @@ impl Row {
     pub fn end_request(&self, now: Nanos) {
         let since = self.request_since.load(Ordering::Relaxed);
         self.latency.record(now.saturating_sub(since));
+        self.seconds.record(now);
         self.request_since.store(0, Ordering::Relaxed);
         self.active.store(now, Ordering::Relaxed);
     }
@@ -272,7 +420,7 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scoreboard::Scoreboard;
+    use crate::scoreboard::{Durations, Scoreboard};
 
     #[test]
     fn keeps_the_line_of_the_last_request() {
@@ -289,8 +437,61 @@ mod tests {
         row.begin_request(b"\x1b[2J\0", 10, 11);
         assert_eq!(row.request_line(), "?[2J?");
         assert_eq!(row.counter(Counter::Requests), 3);
-        assert_eq!(row.latency().count(), 1);
-        assert_eq!(row.latency().sum(), 4);
+        let mut latency = Durations::default();
+        latency.add(row.latency());
+        assert_eq!((latency.count(), latency.sum()), (1, 4));
+    }
+
+    #[test]
+    fn keeps_the_peer() {
+        let board = Scoreboard::create(1).unwrap();
+        let row = board.row(0);
+        assert_eq!(row.peer(), None);
+        for text in ["192.0.2.1:80", "[2001:db8::7]:65535"] {
+            let peer = text.parse().ok();
+            row.set_peer(peer);
+            assert_eq!(row.peer(), peer);
+        }
+        row.set_peer(None);
+        assert_eq!(row.peer(), None);
+    }
+
+    #[test]
+    fn a_new_worker_has_no_memory_of_the_one_before() {
+        let board = Scoreboard::create(1).unwrap();
+        let row = board.row(0);
+        assert_eq!(row.memory(), None);
+        let memory = Memory {
+            pss: 1,
+            unique: 2,
+            shared: 3,
+            private_dirty: 4,
+        };
+        row.set_memory(memory, 5);
+        row.set_pid(77);
+        assert_eq!(row.memory(), Some((memory, 5)));
+        row.begin(6);
+        assert_eq!((row.memory(), row.pid()), (None, 0));
+    }
+
+    #[test]
+    fn the_pool_has_a_row_of_its_own() {
+        let board = Scoreboard::create(2).unwrap();
+        let size = Size {
+            min: 1,
+            max: 3,
+            target: 2,
+        };
+        board.pool().set_size(size);
+        board.pool().count(Counter::Spawns, 1);
+        assert_eq!(board.pool().size(), size);
+        assert_eq!(board.rows().len(), 2);
+        assert!(
+            board
+                .rows()
+                .iter()
+                .all(|row| row.counter(Counter::Spawns) == 0)
+        );
     }
 
     #[test]

@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{Counter, Scoreboard};
+use super::{Counter, Durations, Recent, Scoreboard};
 use crate::http::Refusal;
-use crate::sys::clock::{MILLISECOND, Nanos};
+use crate::sys::clock::MILLISECOND;
 
 /// What the workers of any number of generations have done.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Totals {
     counters: [u64; Counter::ALL.len()],
     refusals: [u64; Refusal::ALL.len()],
-    timed: u64,
-    time: Nanos,
+    pub latency: Durations,
+    pub queue: Durations,
+    pub recent: Recent,
 }
 
 impl Default for Totals {
@@ -21,8 +22,9 @@ impl Default for Totals {
         Self {
             counters: [0; Counter::ALL.len()],
             refusals: [0; Refusal::ALL.len()],
-            timed: 0,
-            time: 0,
+            latency: Durations::default(),
+            queue: Durations::default(),
+            recent: Recent::default(),
         }
     }
 }
@@ -30,25 +32,43 @@ impl Default for Totals {
 impl Totals {
     /// The numbers of another process are only ever shown, so a wrong one does no harm.
     pub fn add(&mut self, scoreboard: &Scoreboard) {
-        for row in scoreboard.rows() {
+        for row in scoreboard.rows().iter().chain([scoreboard.pool()]) {
             for (sum, counter) in self.counters.iter_mut().zip(Counter::ALL) {
                 *sum = sum.wrapping_add(row.counter(*counter));
             }
             for (sum, refusal) in self.refusals.iter_mut().zip(Refusal::ALL) {
                 *sum = sum.wrapping_add(row.refusals(*refusal));
             }
-            self.timed = self.timed.wrapping_add(row.latency().count());
-            self.time = self.time.wrapping_add(row.latency().sum());
+            self.latency.add(row.latency());
+            self.queue.add(row.queue());
+            self.recent.add(row.seconds());
         }
     }
-}
 
-impl Totals {
-    /// By name, for a program of another version.
+    pub fn merge(&mut self, other: &Totals) {
+        for (sum, more) in self.counters.iter_mut().zip(&other.counters) {
+            *sum = sum.wrapping_add(*more);
+        }
+        for (sum, more) in self.refusals.iter_mut().zip(&other.refusals) {
+            *sum = sum.wrapping_add(*more);
+        }
+        self.latency.merge(&other.latency);
+        self.queue.merge(&other.queue);
+        self.recent.merge(&other.recent);
+    }
+
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.counters[counter as usize]
+    }
+
+    pub fn refusals(&self, refusal: Refusal) -> u64 {
+        self.refusals[refusal as usize]
+    }
+
+    /// By name, for a program of another version; without the last few minutes.
     pub fn by_name(&self) -> BTreeMap<String, u64> {
         let counters = Counter::ALL.iter().map(|c| c.name());
         let refusals = Refusal::ALL.iter().map(|r| r.name());
-        let own = ["timed", "time"].into_iter();
         counters
             .zip(self.counters)
             .map(|(name, count)| (name.to_owned(), count))
@@ -57,10 +77,8 @@ impl Totals {
                     .zip(self.refusals)
                     .map(|(name, count)| (format!("refused {name}"), count)),
             )
-            .chain(
-                own.zip([self.timed, self.time])
-                    .map(|(name, count)| (name.to_owned(), count)),
-            )
+            .chain(self.latency.names("latency"))
+            .chain(self.queue.names("queue"))
             .collect()
     }
 
@@ -68,8 +86,8 @@ impl Totals {
     pub fn from_names(names: &BTreeMap<String, u64>) -> Self {
         let of = |name: &str| names.get(name).copied().unwrap_or_default();
         let mut totals = Self {
-            timed: of("timed"),
-            time: of("time"),
+            latency: Durations::from_names(of, "latency"),
+            queue: Durations::from_names(of, "queue"),
             ..Self::default()
         };
         for counter in Counter::ALL {
@@ -85,16 +103,19 @@ impl Totals {
 /// `12 requests (mean 1.250 ms), 3 connections; status_2xx 11, status_5xx 1; refused: bad_length 2`
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let of = |counter: Counter| self.counters[counter as usize];
+        let of = |counter| self.counter(counter);
         write!(f, "{} requests", of(Counter::Requests))?;
-        if let Some(mean) = self.time.checked_div(self.timed) {
+        if let Some(mean) = self.latency.sum().checked_div(self.latency.count()) {
             let (millis, rest) = (mean / MILLISECOND, mean % MILLISECOND);
             write!(f, " (mean {millis}.{:03} ms)", rest / 1000)?;
         }
         write!(f, ", {} connections", of(Counter::Connections))?;
         let mut separator = "; ";
         for counter in Counter::ALL {
-            let shown = !matches!(counter, Counter::Requests | Counter::Connections);
+            let shown = !matches!(
+                counter,
+                Counter::Requests | Counter::Connections | Counter::Spawns
+            );
             if shown && of(*counter) > 0 {
                 write!(f, "{separator}{} {}", counter.name(), of(*counter))?;
                 separator = ", ";
@@ -143,6 +164,8 @@ mod tests {
         board.row(0).end_request(7);
         board.row(0).count(Counter::Connections, 3);
         board.row(0).count_refusal(Refusal::BadLength);
+        board.row(0).queue().record(9);
+        board.pool().count(Counter::Spawns, 4);
         let mut totals = Totals::default();
         totals.add(&board);
         let mut names = totals.by_name();
@@ -150,5 +173,12 @@ mod tests {
         let again = Totals::from_names(&names);
         assert_eq!(again.to_string(), totals.to_string());
         assert_eq!(again.by_name(), totals.by_name());
+        assert_eq!(again.latency, totals.latency);
+        assert_eq!(again.queue.max(), Some(9));
+        assert_eq!(again.counter(Counter::Spawns), 4);
+        let mut twice = again;
+        twice.merge(&totals);
+        assert_eq!(twice.counter(Counter::Connections), 6);
+        assert_eq!(twice.refusals(Refusal::BadLength), 2);
     }
 }

@@ -5,8 +5,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::generation::{Failure, Generation, Said};
+use super::generation::{Answer, Failure, Generation, Said};
 use super::hand_over::{AppState, GenerationState, HandedStage, take};
+use super::record::{LastReload, Tally};
 use crate::config::{Settings, Target, Workers, show_duration};
 use crate::error::{Error, Exit, Result};
 use crate::link::{Order, Purpose};
@@ -15,7 +16,7 @@ use crate::net::{self, HandedListener, Listener};
 use crate::schedule::{
     Action, Cause, Event, Generations, News as Told, Number, Quiet, Stage, Standing, Terms,
 };
-use crate::scoreboard::Totals;
+use crate::scoreboard::{Scoreboard, Totals};
 use crate::sys::clock::{MILLISECOND, Nanos, nanos};
 use crate::sys::process::{Ended, cpus};
 
@@ -38,6 +39,12 @@ pub struct App {
     plan: Generations,
     /// What generations that are gone have done.
     past: Totals,
+    pub tally: Tally,
+    pub reload: Option<LastReload>,
+    /// What masters have answered since somebody looked.
+    answers: Vec<(Number, Answer)>,
+    /// When the last sample of the memory was asked for.
+    pub sampled: Option<Nanos>,
     /// One line for the service manager.
     pub status: String,
 }
@@ -67,6 +74,10 @@ impl App {
             candidate: None,
             plan: Generations::new(),
             past: Totals::default(),
+            tally: Tally::default(),
+            reload: None,
+            answers: Vec::new(),
+            sampled: None,
             status: String::new(),
         }
     }
@@ -95,6 +106,8 @@ impl App {
             next: quiet.next,
             restart_at: quiet.restart_at,
             totals: self.past.by_name(),
+            tally: self.tally,
+            reload: self.reload.clone(),
         }))
     }
 
@@ -131,6 +144,11 @@ impl App {
             restart_at: state.restart_at,
             entries: generations.clone().map(entry).collect(),
         };
+        let mut past = Totals::from_names(&state.totals);
+        let foreign = |state: &&GenerationState| state.layout != Scoreboard::layout();
+        for state in generations.clone().filter(foreign) {
+            past.merge(&Totals::from_names(&state.totals));
+        }
         let generations = generations.map(|state| Generation::resume(state, &settings));
         let plan = Generations::resume(quiet);
         let status = match plan.serving() {
@@ -142,7 +160,11 @@ impl App {
             generations: generations.collect::<Result<_>>()?,
             candidate: None,
             plan,
-            past: Totals::from_names(&state.totals),
+            past,
+            tally: state.tally,
+            reload: state.reload.clone(),
+            answers: Vec::new(),
+            sampled: None,
             status,
             settings,
         })
@@ -164,7 +186,7 @@ impl App {
     pub fn reload(&mut self, read: Settings, now: Nanos) -> Option<News> {
         let (settings, ignored) = match self.settings.reloaded(read) {
             Ok(merged) => merged,
-            Err(error) => return self.cannot_reload(&error),
+            Err(error) => return self.cannot_reload(&error, now),
         };
         if !ignored.is_empty() {
             log::warning!(
@@ -175,11 +197,12 @@ impl App {
         self.status = "reloading".into();
         let terms = terms(&settings);
         self.candidate = Some(settings);
+        self.reload = Some(LastReload::begin(now));
         self.step(Event::Reload(terms), None, now)
     }
 
     /// The settings could not be read. A reload that is under way goes on.
-    pub fn cannot_reload(&mut self, error: &Error) -> Option<News> {
+    pub fn cannot_reload(&mut self, error: &Error, now: Nanos) -> Option<News> {
         let goes_on = match self.plan.is_reloading() {
             true => "; the reload before it goes on".into(),
             false => self.goes_on(),
@@ -189,7 +212,29 @@ impl App {
             return None;
         }
         self.status = format!("reload failed: {error}{goes_on}");
+        self.tally.failed_reloads += 1;
+        self.reload = Some(LastReload::begin(now).failed(&error.to_string(), now));
         Some(News::Settled)
+    }
+
+    /// Whether a reload is under way.
+    pub fn is_reloading(&self) -> bool {
+        self.plan.is_reloading()
+    }
+
+    /// The generation that serves.
+    pub fn serving(&self) -> Option<&Generation> {
+        let serving = self.plan.serving()?;
+        self.generations.iter().find(|g| g.number == serving)
+    }
+
+    pub fn stage(&self, number: Number) -> Option<Stage> {
+        self.plan.stage(number)
+    }
+
+    /// What has been answered since the last look.
+    pub fn take_answers(&mut self) -> Vec<(Number, Answer)> {
+        std::mem::take(&mut self.answers)
     }
 
     fn goes_on(&self) -> String {
@@ -209,8 +254,7 @@ impl App {
 
     /// Asks the generation that serves for more or fewer workers.
     pub fn scale(&self, by: i32) {
-        let serving = self.plan.serving();
-        match self.generations.iter().find(|g| Some(g.number) == serving) {
+        match self.serving() {
             Some(generation) => generation.order(Order::Scale { by }),
             None => log::warning!(
                 "{}: no generation serves that could scale",
@@ -233,9 +277,13 @@ impl App {
         self.plan.serving().is_some() && !self.plan.is_reloading()
     }
 
-    /// What the app has done, once all its generations are gone.
-    pub fn totals(&self) -> &Totals {
-        &self.past
+    /// What the app has done.
+    pub fn totals(&self) -> Totals {
+        let mut totals = self.past.clone();
+        for generation in &self.generations {
+            totals.add(&generation.scoreboard);
+        }
+        totals
     }
 
     pub fn wake_at(&self) -> Option<Nanos> {
@@ -289,6 +337,10 @@ impl App {
                 Said::Failed(failure) => {
                     generation.failure.get_or_insert(failure);
                     self.step(Event::Failed(number), None, now)
+                }
+                Said::Answer(answer) => {
+                    self.answers.push((number, answer));
+                    None
                 }
             }
             .or(news);
@@ -350,7 +402,7 @@ impl App {
                 },
                 Some(gone),
             ) => {
-                return self.reload_failed(serving, gone);
+                return self.reload_failed(serving, gone, now);
             }
             (Told::Failed { .. }, Some(gone)) => {
                 let Gone { who, how, .. } = gone;
@@ -358,6 +410,7 @@ impl App {
                 log::error!("{who} did not come up: {reason}\n{traceback}");
             }
             (Told::Lost(_), Some(gone)) => {
+                self.tally.master_crashes += 1;
                 log::error!("{}: {}", gone.who, gone.how.reason);
             }
             // Only an end makes these.
@@ -388,6 +441,10 @@ impl App {
         let generation = &self.generations[self.index(number)?];
         self.settings = generation.settings.clone();
         self.status = serving(&self.settings, number);
+        if let Some(reload) = self.reload.take_if(|reload| reload.is_under_way()) {
+            self.tally.reloads += 1;
+            self.reload = Some(reload.succeeded(number, now));
+        }
         log::info!(
             "{}serving {} on {} with {} (Python {}, generation {number}, {} ms)",
             match cause {
@@ -403,7 +460,7 @@ impl App {
         Some(News::Settled)
     }
 
-    fn reload_failed(&mut self, serving: Option<Number>, gone: &Gone) -> Option<News> {
+    fn reload_failed(&mut self, serving: Option<Number>, gone: &Gone, now: Nanos) -> Option<News> {
         let error = gone.error();
         let text = error.to_string();
         let (reason, traceback) = text.split_once('\n').unwrap_or((&text, ""));
@@ -413,6 +470,12 @@ impl App {
         };
         log::error!("reload failed: {reason}{goes_on}\n{traceback}");
         self.status = format!("reload failed: {reason}{goes_on}");
+        if !self.plan.is_reloading()
+            && let Some(reload) = self.reload.take()
+        {
+            self.tally.failed_reloads += 1;
+            self.reload = Some(reload.failed(&text, now));
+        }
         // Another may have been asked for meanwhile.
         (!self.plan.is_reloading()).then_some(News::Settled)
     }

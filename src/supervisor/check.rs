@@ -31,7 +31,7 @@ pub fn check(settings: &Settings) -> Result<()> {
                 let message = format!("cannot serve {}: {reason}\n{traceback}", settings.target);
                 return Err(Error::new(Exit::Config, message.trim_end()));
             }
-            Said::Nothing => {}
+            Said::Nothing | Said::Answer(_) => {}
         }
         if let Some(ended) = ended {
             let message = format!("cannot serve {}: the master {ended}", settings.target);

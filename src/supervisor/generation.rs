@@ -6,16 +6,18 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
 use super::hand_over::{self, GenerationState, HandedStage, take};
 use super::interpreter;
 use crate::config::Settings;
+use crate::control::Stack;
 use crate::error::{Error, Result};
-use crate::link::{self, Assignment, Order, Purpose, Report, VERSION};
+use crate::link::{self, Assignment, Done, Order, Purpose, Report, Ticket, VERSION};
 use crate::log;
 use crate::net::Listener;
 use crate::schedule::{Number, Pool};
-use crate::scoreboard::Scoreboard;
+use crate::scoreboard::{Scoreboard, Totals};
 use crate::sys::clock::{MILLISECOND, Nanos};
 use crate::sys::process::{self, Child, Ended};
 use crate::sys::seqpacket::{Channel, Received};
@@ -23,8 +25,20 @@ use crate::sys::seqpacket::{Channel, Received};
 /// What a master has to say.
 pub enum Said {
     Nothing,
-    Ready { python: String },
+    Ready {
+        python: String,
+    },
     Failed(Failure),
+    /// An answer to an order with a ticket.
+    Answer(Answer),
+}
+
+/// What a master says to an order with a ticket.
+#[derive(Debug)]
+pub enum Answer {
+    Done(Ticket, Done),
+    Stack(Ticket, Box<Stack>),
+    More(Ticket, u32, String),
 }
 
 /// A process that is or is to become a master. Where it stands is in [`crate::schedule`].
@@ -43,7 +57,7 @@ pub struct Generation {
     pub python: String,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     pub reason: String,
     pub traceback: String,
@@ -67,6 +81,7 @@ impl Generation {
         let command = interpreter::command(&settings.interpreter, theirs.as_fd().as_raw_fd())?;
         // It is in the environment of the command, and may be too long for a message.
         assigned.interpreter.env.clear();
+        assigned.given.clear();
         let assignment = Assignment {
             version: VERSION.into(),
             purpose,
@@ -110,7 +125,15 @@ impl Generation {
             scoreboard: hand_over::number(&self.scoreboard),
             layout: Scoreboard::layout(),
             python: self.python.clone(),
+            totals: self.totals().by_name(),
         }
+    }
+
+    /// What its workers have done.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        totals.add(&self.scoreboard);
+        totals
     }
 
     /// Takes over what the program before had.
@@ -123,7 +146,7 @@ impl Generation {
         let scoreboard = take(state.scoreboard, "a scoreboard")?;
         let scoreboard = match state.layout == Scoreboard::layout() {
             true => Scoreboard::map(scoreboard),
-            // Its counters would be read as others: they are left out of the totals.
+            // Its counters would be read as others. What they were is in the state.
             false => Scoreboard::create(1),
         };
         Ok(Self {
@@ -157,6 +180,11 @@ impl Generation {
         match link::read(&message) {
             Ok(Report::Ready { python, .. }) => Said::Ready { python },
             Ok(Report::Failed { reason, traceback }) => Said::Failed(Failure { reason, traceback }),
+            Ok(Report::Done { ticket, done }) => Said::Answer(Answer::Done(ticket, done)),
+            Ok(Report::Stack { ticket, stack }) => Said::Answer(Answer::Stack(ticket, stack)),
+            Ok(Report::More { ticket, slot, text }) => {
+                Said::Answer(Answer::More(ticket, slot, text))
+            }
             Err(error) => {
                 log::error!("generation {}: unreadable report: {error}", self.number);
                 Said::Nothing

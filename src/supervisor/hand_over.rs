@@ -18,6 +18,8 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::control::Purpose;
+use super::record::{LastReload, Tally};
 use crate::error::{Error, Exit, Result};
 use crate::net::HandedListener;
 use crate::sys::clock::Nanos;
@@ -37,6 +39,19 @@ pub struct HandOver {
     /// Where the program was started from, which may have another file now.
     pub program: PathBuf,
     pub apps: Vec<AppState>,
+    /// When the server was started.
+    #[serde(default)]
+    pub started: Option<Nanos>,
+    /// Control socket and metrics listeners.
+    #[serde(default)]
+    pub doors: Vec<HandedDoor>,
+}
+
+/// A listener of the supervisor's own.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HandedDoor {
+    pub purpose: Purpose,
+    pub listener: HandedListener,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,6 +63,10 @@ pub struct AppState {
     pub next: u64,
     pub restart_at: Option<Nanos>,
     pub totals: BTreeMap<String, u64>,
+    #[serde(default)]
+    pub tally: Tally,
+    #[serde(default)]
+    pub reload: Option<LastReload>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -63,6 +82,9 @@ pub struct GenerationState {
     /// The form of the scoreboard.
     pub layout: String,
     pub python: String,
+    /// What its workers have done so far, for a program that cannot read the scoreboard.
+    #[serde(default)]
+    pub totals: BTreeMap<String, u64>,
 }
 
 /// A generation that starts is never handed over.
@@ -123,6 +145,8 @@ impl HandOver {
             version: version.into(),
             program,
             apps,
+            started: None,
+            doors: Vec::new(),
         }
     }
 
@@ -136,7 +160,8 @@ impl HandOver {
             app.generations.iter().flat_map(own).collect()
         };
         let all = |app| listeners(app).into_iter().chain(generations(app));
-        self.apps.iter().flat_map(all).collect()
+        let doors = self.doors.iter().map(|door| door.listener.spec.fd);
+        self.apps.iter().flat_map(all).chain(doors).collect()
     }
 
     /// A memory file with the state.

@@ -6,9 +6,11 @@
 
 mod app;
 mod check;
+mod control;
 mod generation;
 mod hand_over;
 mod interpreter;
+mod record;
 mod upgrade;
 
 use std::ffi::OsString;
@@ -32,6 +34,7 @@ use crate::sys::process;
 use crate::sys::signal::{self, Inbox};
 use crate::sys::title;
 use app::{App, News};
+use control::Control;
 use hand_over::{HandOver, Task};
 use upgrade::Upgrade;
 
@@ -106,6 +109,9 @@ struct Supervisor {
     /// Where this program was started from.
     program: Result<PathBuf>,
     upgrade: Option<Upgrade>,
+    control: Control,
+    /// When the server was started; an upgrade keeps it.
+    started: Nanos,
 }
 
 /// Signals the supervisor takes.
@@ -131,6 +137,8 @@ fn serve(arguments: Vec<OsString>, settings: Settings) -> Result<()> {
     let variable = |name: &str| std::env::var_os(name);
     let passed = net::passed(variable, std::process::id())?;
     let listeners = net::open(&settings.bind, &passed, settings.backlog)?;
+    let control = Control::open(&settings)?;
+    let now = clock::now();
     let mut supervisor = Supervisor {
         arguments,
         apps: vec![App::new(settings, listeners)],
@@ -139,8 +147,9 @@ fn serve(arguments: Vec<OsString>, settings: Settings) -> Result<()> {
         course: Course::Serving,
         program: upgrade::program(),
         upgrade: None,
+        control,
+        started: now,
     };
-    let now = clock::now();
     for app in &mut supervisor.apps {
         if let Some(News::Failed(error)) = app.begin(now) {
             return Err(error);
@@ -163,9 +172,14 @@ fn resume(arguments: Vec<OsString>, task: Task, state: RawFd, before: RawFd) -> 
     let take_over = || {
         let handed = HandOver::read(state)?;
         let apps = handed.apps.iter().map(|app| App::resume(app, read));
-        Ok((apps.collect::<Result<Vec<_>>>()?, handed))
+        let apps = apps.collect::<Result<Vec<_>>>()?;
+        let control = match apps.first() {
+            Some(app) => Control::resume(&app.settings, &handed.doors)?,
+            None => return Err(Error::new(Exit::Internal, "there is no app")),
+        };
+        Ok(((apps, control), handed))
     };
-    let (mut apps, handed) = match (take_over(), task) {
+    let ((mut apps, mut control), handed) = match (take_over(), task) {
         (Ok(taken), _) => taken,
         (Err(error), Task::Return { .. }) => return Err(error),
         (Err(error), _) => return Err(upgrade::go_back(&arguments, state, before, &error)),
@@ -177,6 +191,7 @@ fn resume(arguments: Vec<OsString>, task: Task, state: RawFd, before: RawFd) -> 
     for (app, state) in apps.iter_mut().zip(&handed.apps) {
         app.own_files(state);
     }
+    control.own_files(&handed.doors);
     let mut supervisor = Supervisor {
         arguments,
         apps,
@@ -185,6 +200,8 @@ fn resume(arguments: Vec<OsString>, task: Task, state: RawFd, before: RawFd) -> 
         course: Course::Serving,
         program: Ok(handed.program),
         upgrade: None,
+        control,
+        started: handed.started.unwrap_or_else(clock::now),
     };
     match task {
         Task::Return { .. } => log::warning!("upgrade failed; {VERSION} goes on serving"),
@@ -210,9 +227,12 @@ impl Supervisor {
     fn run(&mut self) -> Result<()> {
         let mut failed = None;
         loop {
-            self.wait();
+            let ready = self.wait();
             let now = clock::now();
             let mut news = self.take_signals(now);
+            for question in self.control.settle(&ready, now) {
+                news.extend(self.answer(question, now));
+            }
             news.extend(self.apps.iter_mut().filter_map(|app| app.settle(now)));
             for news in news {
                 match news {
@@ -223,6 +243,7 @@ impl Supervisor {
                     }
                 }
             }
+            self.settle_answers(now);
             process::reap_strangers(|pid| self.is_own(pid));
             if self.course != Course::Serving && self.apps.iter().all(App::is_gone) {
                 break;
@@ -250,19 +271,22 @@ impl Supervisor {
             }
         }
         match reload {
-            true => self.reload(now),
+            true if self.course == Course::Serving => {
+                log::info!("reloading (SIGHUP)");
+                let all: Vec<usize> = (0..self.apps.len()).collect();
+                self.reload(&all, now).0
+            }
+            true => {
+                log::info!("not reloading: the server stops");
+                Vec::new()
+            }
             false => Vec::new(),
         }
     }
 
-    /// Reads the configuration anew and starts a generation with it; what serves goes on serving until
-    /// that one is ready.
-    fn reload(&mut self, now: Nanos) -> Vec<News> {
-        if self.course != Course::Serving {
-            log::info!("not reloading: the server stops");
-            return Vec::new();
-        }
-        log::info!("reloading (SIGHUP)");
+    /// Reads the configuration anew and starts a generation of each of these apps with it; what serves
+    /// goes on serving until that one is ready. Whether the configuration could be read.
+    fn reload(&mut self, apps: &[usize], now: Nanos) -> (Vec<News>, Result<()>) {
         if self.apps.iter().all(App::has_served) {
             self.notify_reloading(now, "reloading");
         }
@@ -274,12 +298,16 @@ impl Supervisor {
             )),
             Err(error) => Err(error),
         };
-        let apps = self.apps.iter_mut();
-        apps.filter_map(|app| match &read {
+        let chosen = self.apps.iter_mut().enumerate();
+        let chosen = chosen.filter(|(index, _)| apps.contains(index));
+        let news = chosen.filter_map(|(_, app)| match &read {
             Ok(settings) => app.reload(settings.clone(), now),
-            Err(error) => app.cannot_reload(error),
-        })
-        .collect()
+            Err(error) => app.cannot_reload(error, now),
+        });
+        (
+            news.collect(),
+            read.as_ref().map(drop).map_err(Error::clone),
+        )
     }
 
     fn upgrade(&mut self) {
@@ -325,14 +353,17 @@ impl Supervisor {
             return Ok(upgrade);
         };
         let apps = apps.into_iter().collect::<Result<Vec<_>>>()?;
-        let state = HandOver::new(VERSION, program.clone(), apps);
+        let mut state = HandOver::new(VERSION, program.clone(), apps);
+        state.started = Some(self.started);
+        state.doors = self.control.hand_over();
         match upgrade {
             Upgrade::Asked => Upgrade::check(program, &self.arguments, &state, now),
             Upgrade::Checking { .. } | Upgrade::Late { .. } => Ok(upgrade),
             Upgrade::Agreed { version } => {
                 log::info!("executing {} ({version})", program.display());
                 self.notify_reloading(now, "upgrading");
-                let kept: Vec<_> = self.apps.iter().flat_map(App::handed).collect();
+                let apps = self.apps.iter().flat_map(App::handed);
+                let kept: Vec<_> = apps.chain(self.control.handed()).collect();
                 let (arguments, signals) = (&self.arguments, &self.signals);
                 Err(upgrade::execute(program, arguments, &state, &kept, signals))
             }
@@ -362,7 +393,8 @@ impl Supervisor {
         }
     }
 
-    fn wait(&self) {
+    /// Sleeps until something happens or is due; what became of the sockets of [`Control`].
+    fn wait(&self) -> Vec<PollFlags> {
         let watch = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut fds = vec![watch(self.signals.as_fd())];
         for generation in self.apps.iter().flat_map(|app| &app.generations) {
@@ -372,14 +404,20 @@ impl Supervisor {
             }
         }
         fds.extend(self.upgrade.as_ref().and_then(Upgrade::watched));
+        let others = fds.len();
+        fds.extend(self.control.watched());
+        let now = clock::now();
         let upgrade = self.upgrade.as_ref().and_then(Upgrade::wake_at);
         let until = self
             .apps
             .iter()
             .filter_map(App::wake_at)
             .chain(upgrade)
+            .chain(self.control.wake_at(now))
             .min();
-        sleep(&mut fds, clock::now(), until);
+        sleep(&mut fds, now, until);
+        let happened = |fd: &PollFd<'_>| fd.revents().unwrap_or(PollFlags::empty());
+        fds[others..].iter().map(happened).collect()
     }
 
     fn is_own(&self, pid: Pid) -> bool {

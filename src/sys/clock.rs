@@ -27,6 +27,16 @@ pub fn unix_seconds() -> u64 {
     read(ClockId::CLOCK_REALTIME_COARSE) / SECOND
 }
 
+/// Nanoseconds since 1970-01-01 00:00 UTC.
+pub fn unix_nanos() -> Nanos {
+    read(ClockId::CLOCK_REALTIME)
+}
+
+/// For people and JSON.
+pub fn seconds(duration: Nanos) -> f64 {
+    duration as f64 / SECOND as f64
+}
+
 /// A wait in milliseconds for `epoll_wait(2)` or `poll(2)`, rounded up so that a wait shorter than
 /// a millisecond does not become a busy loop. `None` waits for ever.
 pub fn wait_millis(now: Nanos, until: Option<Nanos>) -> i32 {

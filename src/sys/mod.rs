@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 pub mod clock;
+pub mod diag;
 pub mod fd;
 pub mod forks;
 pub mod heap;

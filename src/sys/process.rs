@@ -189,13 +189,46 @@ pub fn is_runnable(pid: Pid) -> bool {
     })
 }
 
-/// Bytes a process does not share with any other (`proc_pid_smaps(5)`). Costs the kernel a walk over
-/// its pages.
-pub fn unique_set_size(pid: Pid) -> Option<u64> {
+/// What the memory of a process is made of, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Proportional set size: what is shared is divided by the number of those who share it.
+    pub pss: u64,
+    /// Unique set size: shared with nobody.
+    pub unique: u64,
+    pub shared: u64,
+    /// Written to and shared with nobody.
+    pub private_dirty: u64,
+}
+
+/// Reads `/proc/PID/smaps_rollup` (proc_pid_smaps(5)): costly, some milliseconds for a large process.
+/// `None` when the process is gone or not ours to look at.
+pub fn memory(pid: Pid) -> Option<Memory> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    let private = text.lines().filter(|line| line.starts_with("Private_"));
-    let kib = private.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-    Some(kib.sum::<u64>() * 1024)
+    Some(read_memory(&text))
+}
+
+fn read_memory(text: &str) -> Memory {
+    let mut memory = Memory::default();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(name), Some(Ok(kib))) = (words.next(), words.next().map(str::parse::<u64>))
+        else {
+            continue;
+        };
+        let bytes = kib * 1024;
+        match name {
+            "Pss:" => memory.pss = bytes,
+            "Private_Dirty:" => {
+                memory.private_dirty = bytes;
+                memory.unique += bytes;
+            }
+            _ if name.starts_with("Private_") => memory.unique += bytes,
+            _ if name.starts_with("Shared_") => memory.shared += bytes,
+            _ => {}
+        }
+    }
+    memory
 }
 
 /// Executes `program` in this process: same process number, same children, and every descriptor that is
@@ -296,6 +329,23 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         let error = replace(Path::new("/bin/true"), &["a\0b".into()], &[]);
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn the_memory_of_a_process_is_read() {
+        let text = "55d-7ff ---p 00000000 00:00 0    [rollup]\nRss: 40 kB\nPss: 10 kB\nPss_Dirty: 3 kB\n\
+                    Shared_Clean: 1 kB\nShared_Dirty: 2 kB\nPrivate_Clean: 4 kB\nPrivate_Dirty: 8 kB\n\
+                    Private_Hugetlb: 16 kB\nShared_Hugetlb: 32 kB\n";
+        let expected = Memory {
+            pss: 10 << 10,
+            unique: 28 << 10,
+            shared: 35 << 10,
+            private_dirty: 8 << 10,
+        };
+        assert_eq!(read_memory(text), expected);
+        let own = memory(nix::unistd::getpid()).unwrap();
+        assert!(own.pss > 0 && own.unique > own.private_dirty / 2);
+        assert_eq!(memory(Pid::from_raw(i32::MAX)), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::io;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
 
@@ -124,6 +124,45 @@ impl Drop for Inbox {
     }
 }
 
+/// What [`mark_end`] has found, and where its mark goes.
+static MARKED: AtomicUsize = AtomicUsize::new(0);
+static MARK_TO: AtomicI32 = AtomicI32::new(-1);
+
+extern "C" fn marked(signal: libc::c_int) {
+    let errno = nix::errno::Errno::last_raw();
+    let before = MARKED.load(Ordering::Relaxed);
+    // SAFETY: `mark_end` has stored the address of a handler of this type before it installed this one.
+    let before: extern "C" fn(libc::c_int) = unsafe { std::mem::transmute(before) };
+    before(signal);
+    // SAFETY: write(2) is async-signal-safe and reads one byte of a live array.
+    unsafe { libc::write(MARK_TO.load(Ordering::Relaxed), [0u8].as_ptr().cast(), 1) };
+    nix::errno::Errno::set_raw(errno);
+}
+
+/// Lets the handler of a signal be followed by a NUL byte on `fd`, which is to stay open for the life of
+/// the process. For one signal per process.
+///
+/// # Errors
+/// When the signal has no handler, or one of another kind.
+pub fn mark_end(signal: libc::c_int, fd: RawFd) -> io::Result<()> {
+    // SAFETY: all-zero bytes are a valid sigaction.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: sigaction(2) without a new action only fills in the old one.
+    let done = unsafe { libc::sigaction(signal, std::ptr::null(), &mut action) };
+    nix::errno::Errno::result(done)?;
+    let is_plain = action.sa_flags & libc::SA_SIGINFO == 0;
+    if !is_plain || [libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction) {
+        return Err(io::Error::other("the signal has no handler to be marked"));
+    }
+    MARK_TO.store(fd, Ordering::SeqCst);
+    MARKED.store(action.sa_sigaction, Ordering::SeqCst);
+    action.sa_sigaction = marked as *const () as libc::sighandler_t;
+    // SAFETY: the new handler is as async-signal-safe as the one it calls, under the same flags.
+    let done = unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) };
+    nix::errno::Errno::result(done)?;
+    Ok(())
+}
+
 /// In a forked child of the application: signals that are still ours get their default disposition
 /// back, and nothing is written into the pipe of the parent any more.
 pub(super) fn disown() {
@@ -219,6 +258,16 @@ mod tests {
         assert_eq!(inbox.take(), None);
         release(&signals).unwrap();
         assert_eq!(inbox.take(), Some(Signal::SIGWINCH));
+
+        let (read, write) = nix::unistd::pipe().unwrap();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&write);
+        assert!(mark_end(libc::SIGPROF, number).is_err());
+        mark_end(Signal::SIGUSR1 as i32, number).unwrap();
+        raise(Signal::SIGUSR1).unwrap();
+        assert_eq!(inbox.take(), Some(Signal::SIGUSR1));
+        let mut mark = [7; 2];
+        assert_eq!(nix::unistd::read(&read, &mut mark), Ok(1));
+        assert_eq!(mark, [0, 7]);
 
         let hooked = Inbox::hooked(&[Signal::SIGURG]).unwrap();
         raise(Signal::SIGURG).unwrap();

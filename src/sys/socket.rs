@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
+use super::clock::{MILLISECOND, Nanos};
+
 /// Who connected, as far as `accept4(2)` tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
@@ -75,11 +77,83 @@ fn peer(storage: &MaybeUninit<libc::sockaddr_storage>, length: libc::socklen_t) 
     }
 }
 
+/// The process at the other end of a Unix socket when it connected (`SO_PEERCRED`, unix(7)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    pub pid: i32,
+    pub user: u32,
+    /// Its effective group and its supplementary ones.
+    pub groups: Vec<u32>,
+}
+
+/// More groups than any user has (`NGROUPS_MAX` is 65536, but who is in so many is not looked up).
+const MOST_GROUPS: usize = 4096;
+
+/// # Errors
+/// Those of getsockopt(2).
+pub fn credentials(fd: BorrowedFd<'_>) -> io::Result<Credentials> {
+    use nix::sys::socket::{getsockopt, sockopt};
+    let peer = getsockopt(&fd, sockopt::PeerCredentials)?;
+    let mut groups = vec![0u32; MOST_GROUPS];
+    let mut length = (MOST_GROUPS * size_of::<u32>()) as libc::socklen_t;
+    let value = groups.as_mut_ptr().cast();
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_PEERGROUPS);
+    // SAFETY: `value` points to `length` writable bytes.
+    let done = unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, value, &mut length) };
+    groups.truncate(match done {
+        0 => length as usize / size_of::<u32>(),
+        _ => 0,
+    });
+    groups.push(peer.gid());
+    Ok(Credentials {
+        pid: peer.pid(),
+        user: peer.uid(),
+        groups,
+    })
+}
+
 /// Whether bytes wait to be received; they stay where they are.
 pub fn has_bytes(fd: BorrowedFd<'_>) -> bool {
     use nix::sys::socket::{MsgFlags, recv};
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
     recv(fd.as_raw_fd(), &mut [0], flags) == Ok(1)
+}
+
+fn tcp_info(fd: BorrowedFd<'_>) -> Option<libc::tcp_info> {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let (level, name) = (libc::IPPROTO_TCP, libc::TCP_INFO);
+    let value = info.as_mut_ptr().cast();
+    // SAFETY: `value` points to `length` writable bytes.
+    let done = unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, value, &mut length) };
+    // SAFETY: integers only, all of them initialised: by zeros, or by the kernel.
+    (done == 0).then(|| unsafe { info.assume_init() })
+}
+
+/// How long ago the last bytes arrived on a TCP connection or, before the first ones, how long ago it was
+/// established; in the resolution of the kernel's tick (tcp(7), `tcpi_last_data_recv`).
+pub fn since_last_bytes(fd: BorrowedFd<'_>) -> Option<Nanos> {
+    let millis = tcp_info(fd)?.tcpi_last_data_recv;
+    Some(Nanos::from(millis) * MILLISECOND)
+}
+
+/// Connections that wait to be accepted on a listening TCP socket, and how many may: of a listener
+/// `TCP_INFO` says so in fields that mean something else otherwise (tcp_get_info() in the kernel).
+pub fn tcp_backlog(listener: BorrowedFd<'_>) -> Option<Backlog> {
+    /// `enum` of include/net/tcp_states.h.
+    const TCP_LISTEN: u8 = 10;
+    let info = tcp_info(listener)?;
+    (info.tcpi_state == TCP_LISTEN).then_some(Backlog {
+        waiting: info.tcpi_unacked,
+        limit: info.tcpi_sacked,
+    })
+}
+
+/// The queue of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    pub waiting: u32,
+    pub limit: u32,
 }
 
 /// `recv(2)`: `Ok(0)` is the end of the stream, `WouldBlock` nothing for now.
@@ -174,6 +248,37 @@ mod tests {
         assert_eq!(peer, Peer::Local);
         assert_nonblocking_and_cloexec(&fd);
         std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_tcp_listener_tells_who_waits_and_a_connection_for_how_long() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_eq!(tcp_backlog(listener.as_fd()).unwrap().waiting, 0);
+        let clients: Vec<_> = (0..3)
+            .map(|_| TcpStream::connect(address).unwrap())
+            .collect();
+        let backlog = tcp_backlog(listener.as_fd()).unwrap();
+        assert_eq!(backlog.waiting, 3);
+        assert!(backlog.limit >= 3);
+        assert_eq!(tcp_backlog(clients[0].as_fd()), None);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let (fd, _) = accept(listener.as_fd()).unwrap().unwrap();
+        let waited = since_last_bytes(fd.as_fd()).unwrap();
+        assert!(waited >= 40 * MILLISECOND, "{waited}");
+        assert!(waited < 20_000 * MILLISECOND, "{waited}");
+    }
+
+    #[test]
+    fn a_unix_socket_tells_who_is_behind_it() {
+        let (one, _other) = UnixStream::pair().unwrap();
+        let found = credentials(one.as_fd()).unwrap();
+        assert_eq!(found.pid, nix::unistd::getpid().as_raw());
+        assert_eq!(found.user, nix::unistd::geteuid().as_raw());
+        assert!(found.groups.contains(&nix::unistd::getegid().as_raw()));
+        for group in nix::unistd::getgroups().unwrap() {
+            assert!(found.groups.contains(&group.as_raw()));
+        }
     }
 
     fn assert_nonblocking_and_cloexec(fd: &OwnedFd) {

@@ -1,7 +1,7 @@
 //! Taking new connections: when, from which listener, and what to do when there are too many.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
@@ -13,11 +13,14 @@ use super::{FIRST_LISTENER, Id, NUDGE, ORDERS, SIGNAL, TURN, Worker};
 use crate::log;
 use crate::net::Listener;
 use crate::scoreboard::Counter;
-use crate::sys::clock::{Nanos, SECOND, nanos};
-use crate::sys::socket;
+use crate::sys::clock::{MILLISECOND, Nanos, SECOND, nanos};
+use crate::sys::socket::{self, Peer};
 
 /// After `accept` failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Nanos = SECOND;
+
+/// Between two connections that are asked how long they have waited.
+const WAIT_SAMPLE: Nanos = MILLISECOND;
 
 /// Connections per listener that a worker takes which drains: more than one may have come in the
 /// moment that it took to wake up.
@@ -108,6 +111,10 @@ impl Worker<'_> {
             }
         };
         self.row.count(Counter::Connections, 1);
+        if self.now >= self.next_wait {
+            self.next_wait = self.now + WAIT_SAMPLE;
+            self.note_wait(socket.as_fd(), peer);
+        }
         if self.connections.len() >= self.settings.limits.max_connections {
             self.close_oldest_idle();
         }
@@ -131,6 +138,16 @@ impl Worker<'_> {
         match self.find(id) {
             Some(_) => Accepted::Open,
             None => Accepted::Over,
+        }
+    }
+
+    /// How long what the client has sent has waited for somebody to accept the connection. Asking costs
+    /// a system call, so only a sample is asked; the kernel answers for TCP only.
+    fn note_wait(&self, socket: BorrowedFd<'_>, peer: Peer) {
+        if let Peer::Inet(_) = peer
+            && let Some(waited) = socket::since_last_bytes(socket)
+        {
+            self.row.queue().record(waited);
         }
     }
 

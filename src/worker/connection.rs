@@ -79,6 +79,11 @@ impl Connection {
         self.peer.get_or_insert_with(|| Peer::new(py, address))
     }
 
+    /// `None` for a client on a Unix socket.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
     /// Who it is, for the log.
     pub fn describe(&self) -> String {
         self.address

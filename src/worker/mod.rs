@@ -153,6 +153,8 @@ pub struct Worker<'a> {
     woken: Nanos,
     unix_seconds: u64,
     next_sweep: Nanos,
+    /// When the next new connection is asked how long it has waited.
+    next_wait: Nanos,
     refusals: Throttle,
     leave: Option<Leave>,
 }
@@ -193,6 +195,7 @@ impl<'a> Worker<'a> {
             woken: 0,
             unix_seconds: clock::unix_seconds(),
             next_sweep: Nanos::MAX,
+            next_wait: 0,
             refusals: Throttle::new(5),
             leave: None,
         };

@@ -277,6 +277,7 @@ impl Worker<'_> {
         used: usize,
     ) -> Step {
         let deadline = self.now.saturating_add(self.request_timeout);
+        self.row.set_peer(self.connections[id].address());
         self.row.begin_request(line, self.now, deadline);
         let persists =
             head.keep_alive && self.leave.is_none() && self.settings.limits.keep_alive.is_some();

@@ -751,6 +751,10 @@ impl Running {
         ours.push(self.dir().join("notify"));
         let mut sockets = sockets_below(self.dir());
         sockets.retain(|path| !ours.contains(path) && !path.starts_with(self.dir().join("own")));
+        if self.status.and_then(|status| status.signal()) == Some(9) {
+            // Nobody was left to remove it; the next start replaces it.
+            sockets.retain(|path| path.extension() != Some(OsStr::new("control")));
+        }
         match sockets.first() {
             Some(path) => Err(format!("a socket file is left: {}", path.display())),
             None => Ok(()),

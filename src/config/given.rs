@@ -1,0 +1,79 @@
+//! The settings as they were asked for, for whoever wants to see what is in force.
+
+#![forbid(unsafe_code)]
+
+use serde::{Deserialize, Serialize};
+
+use super::layers::Layers;
+use super::setting::Section;
+use super::table::SETTINGS;
+
+/// One setting and where its value came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    pub name: String,
+    /// As written; empty when nobody named it and it has no default.
+    pub values: Vec<String>,
+    /// `default`, `environment`, `command line`.
+    pub source: Option<String>,
+}
+
+/// What the environment of an application holds is often secret: only its names are kept.
+const SECRET: &str = "env";
+
+pub(super) fn given(layers: &Layers) -> Vec<Given> {
+    let settings = SETTINGS
+        .iter()
+        .filter(|setting| setting.section != Section::Actions);
+    let given = settings.map(|setting| {
+        let found = layers.given(setting.name);
+        let values = found.map_or(&[][..], |(_, values)| values).iter();
+        Given {
+            name: setting.name.into(),
+            values: match setting.name {
+                SECRET => values.map(|pair| hidden(pair)).collect(),
+                _ => values.cloned().collect(),
+            },
+            source: found.map(|(source, _)| source.name().into()),
+        }
+    });
+    given.collect()
+}
+
+fn hidden(pair: &str) -> String {
+    let (name, _) = pair.split_once('=').unwrap_or((pair, ""));
+    format!("{name}=...")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Invocation, parse};
+    use std::ffi::OsString;
+
+    #[test]
+    fn every_setting_is_shown_with_its_source_and_no_secret() {
+        let arguments = ["rswsgi", "a", "--env", "PASSWORD=x=y", "--workers", "2"];
+        let env = |name: &str| (name == "RSWSGI_BACKLOG").then(|| OsString::from("7"));
+        let settings = match parse(arguments.map(OsString::from).into_iter(), env).unwrap() {
+            Invocation::Serve(settings) => settings,
+            other => panic!("{other:?}"),
+        };
+        let find = |name: &str| {
+            let given = settings.given.iter().find(|given| given.name == name);
+            let given = given.unwrap_or_else(|| panic!("{name} is not there"));
+            (
+                given.values.join(" "),
+                given.source.clone().unwrap_or_default(),
+            )
+        };
+        let pair = |value: &str, source: &str| (value.to_owned(), source.to_owned());
+        assert_eq!(find("workers"), pair("2", "command line"));
+        assert_eq!(find("backlog"), pair("7", "environment"));
+        assert_eq!(find("keep-alive"), pair("75s", "default"));
+        assert_eq!(find("python"), pair("", ""));
+        assert_eq!(find("env"), pair("PASSWORD=...", "command line"));
+        let actions = SETTINGS.iter().filter(|s| s.section == Section::Actions);
+        assert_eq!(settings.given.len(), SETTINGS.len() - actions.count());
+    }
+}

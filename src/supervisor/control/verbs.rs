@@ -1,0 +1,462 @@
+//! What becomes of a question.
+
+#![forbid(unsafe_code)]
+
+use super::access::Role;
+use super::client::Id;
+use super::pending::{Awaited, Pending, Then};
+use super::stats::{self, View};
+use super::{Question, is_public};
+use crate::config::SETTINGS;
+use crate::control::{
+    AppConfig, Asked, Config, HowToStop, Kind, Page, Ping, Recycled, Refused, Reloaded,
+    ReloadedApp, Reply, Request, Resize, SCHEMA, Scaled, SettingInForce, Stats, Stopping, Trace,
+    Verb, Wanted, Workers,
+};
+use crate::link::{Order, Ticket};
+use crate::log;
+use crate::metrics;
+use crate::supervisor::app::{App, News};
+use crate::supervisor::generation::Generation;
+use crate::supervisor::{Course, Supervisor};
+use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND};
+
+/// Between two samples of the memory.
+const SAMPLE: Nanos = 10 * SECOND;
+/// How long statistics wait for a sample; then they come with the last one.
+const SAMPLE_PATIENCE: Nanos = 250 * MILLISECOND;
+/// How long a master may take to answer.
+const PATIENCE: Nanos = 2 * SECOND;
+/// The same for stacks: one process that does not react is waited for by the master.
+const TRACE_PATIENCE: Nanos = 5 * SECOND;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+type Answered = Result<Option<Reply>, Refused>;
+
+impl Supervisor {
+    /// Answers, or sees to it that somebody will.
+    pub fn answer(&mut self, question: Question, now: Nanos) -> Vec<News> {
+        let Question {
+            client,
+            role,
+            who,
+            asked,
+        } = question;
+        let mut news = Vec::new();
+        match asked {
+            Asked::Wrong(refused) if role == Role::Public => {
+                let page = Page::of_error(400);
+                let body = format!("{}\n", refused.error);
+                let answer = (400, TEXT, body.as_bytes());
+                self.control.page(client, page, answer, now);
+            }
+            Asked::Wrong(refused) => self.control.refuse_and_close(client, refused, now),
+            Asked::Page(page) => self.turn_to(client, role, page, now),
+            Asked::Line(_) if role == Role::Public => {
+                let answer = (400, TEXT, &b"only /metrics and /health are here\n"[..]);
+                self.control.page(client, Page::of_error(400), answer, now);
+            }
+            Asked::Line(line) => {
+                let request = Request::read(&line).and_then(|request| may(role, request));
+                let done = request
+                    .and_then(|request| self.carry_out(client, &request, &who, &mut news, now));
+                match done {
+                    Ok(None) => {}
+                    Ok(Some(reply)) => self.control.reply(client, reply, now),
+                    Err(refused) => self.control.reply(client, refused, now),
+                }
+            }
+        }
+        news
+    }
+
+    /// `None` when the answer comes later.
+    fn carry_out(
+        &mut self,
+        client: Id,
+        request: &Request,
+        who: &str,
+        news: &mut Vec<News>,
+        now: Nanos,
+    ) -> Answered {
+        let apps = self.chosen(request.app.as_deref())?;
+        let name = request.verb.name();
+        if !request.verb.only_reads() {
+            log::info!("{name} was asked for ({who})");
+        }
+        match &request.verb {
+            Verb::Ping => Ok(Some(Reply::Ping(Ping {
+                schema: SCHEMA,
+                server: self.view(now).process(),
+                apps: self
+                    .apps
+                    .iter()
+                    .map(|app| app.settings.name.clone())
+                    .collect(),
+            }))),
+            Verb::Stats => {
+                let then = Pending::new(client, None, Then::Stats);
+                match self.wants_sample(then, now) {
+                    Some(_) => Ok(Some(self.stats(now))),
+                    None => Ok(None),
+                }
+            }
+            Verb::Config => Ok(Some(Reply::Config(self.config(&apps)))),
+            Verb::Stop(how) => Ok(Some(self.stop(*how, now))),
+            Verb::Reload => self.ask_reload(client, &apps, news, now),
+            Verb::Scale(resize) => {
+                let resize = *resize;
+                if let Resize::To(0) = resize {
+                    let text = "a pool has at least one worker";
+                    return Err(Refused::new(Kind::BadArgument, text));
+                }
+                let order = |ticket| Order::Resize { ticket, resize };
+                self.order_serving(client, &apps, Then::Scale(Vec::new()), order, now)
+            }
+            Verb::Recycle { worker } => {
+                let worker = *worker;
+                let order = |ticket| Order::Recycle { ticket, worker };
+                self.order_serving(client, &apps, Then::Recycle(0), order, now)
+            }
+            Verb::Trace(workers) => self.ask_trace(client, &apps, *workers, now),
+            // Logging: to be wired to what `log` offers.
+            Verb::Reopen | Verb::LogLevel { .. } => {
+                let text = format!("{name} is not supported yet");
+                Err(Refused::new(Kind::NotSupported, text))
+            }
+        }
+    }
+
+    /// Indices of the apps that a request is about.
+    fn chosen(&self, name: Option<&str>) -> Result<Vec<usize>, Refused> {
+        let fits = |app: &App| name.is_none_or(|name| app.settings.name == name);
+        let chosen: Vec<usize> = (0..self.apps.len())
+            .filter(|index| fits(&self.apps[*index]))
+            .collect();
+        match chosen.is_empty() {
+            true => Err(Refused::new(
+                Kind::NoSuchApp,
+                "there is no app of this name",
+            )),
+            false => Ok(chosen),
+        }
+    }
+
+    fn stop(&mut self, how: HowToStop, now: Nanos) -> Reply {
+        let course = match how {
+            HowToStop::Graceful => Course::Draining,
+            HowToStop::Now => Course::Stopping,
+        };
+        // A second request only ever makes it quicker.
+        if self.course != Course::Stopping && self.course != course {
+            self.advance(course, now);
+        }
+        Reply::Stopping(Stopping { stopping: how })
+    }
+
+    fn ask_reload(
+        &mut self,
+        client: Id,
+        apps: &[usize],
+        news: &mut Vec<News>,
+        now: Nanos,
+    ) -> Answered {
+        if self.course != Course::Serving {
+            return Err(Refused::new(Kind::Unavailable, "the server stops"));
+        }
+        let (told, read) = self.reload(apps, now);
+        news.extend(told);
+        if let Err(error) = read {
+            return Err(Refused::new(Kind::Failed, error.to_string()));
+        }
+        let names = apps.iter().map(|app| self.apps[*app].settings.name.clone());
+        let then = Then::Reload(names.collect());
+        self.control.wait(client, Pending::new(client, None, then));
+        Ok(None)
+    }
+
+    fn order_serving(
+        &mut self,
+        client: Id,
+        apps: &[usize],
+        then: Then,
+        order: impl Fn(Ticket) -> Order,
+        now: Nanos,
+    ) -> Answered {
+        let mut pending = Pending::new(client, Some(now + PATIENCE), then);
+        for app in apps {
+            let app = &self.apps[*app];
+            let Some(serving) = app.serving() else {
+                let text = format!("no generation of {} serves", app.settings.name);
+                return Err(Refused::new(Kind::Unavailable, text));
+            };
+            pending
+                .awaited
+                .push(awaited(app, serving, self.control.ticket()));
+            serving.order(order(self.control.next_ticket));
+        }
+        self.control.wait(client, pending);
+        Ok(None)
+    }
+
+    fn ask_trace(&mut self, client: Id, apps: &[usize], workers: Workers, now: Nanos) -> Answered {
+        let then = Then::Trace {
+            stacks: Vec::new(),
+            bytes: 0,
+        };
+        let mut pending = Pending::new(client, Some(now + TRACE_PATIENCE), then);
+        for app in apps {
+            let app = &self.apps[*app];
+            for generation in app.generations.iter().filter(|g| !g.python.is_empty()) {
+                let ticket = self.control.ticket();
+                pending.awaited.push(awaited(app, generation, ticket));
+                generation.order(Order::Trace { ticket, workers });
+            }
+        }
+        self.control.wait(client, pending);
+        Ok(None)
+    }
+
+    /// Asks the masters for a sample of the memory when it is time for one; the pending question comes
+    /// back when it is not.
+    fn wants_sample(&mut self, mut pending: Pending, now: Nanos) -> Option<Pending> {
+        for app in &mut self.apps {
+            let is_recent = |at: Nanos| now.saturating_sub(at) < SAMPLE;
+            if app.sampled.is_some_and(is_recent) || app.serving().is_none() {
+                continue;
+            }
+            app.sampled = Some(now);
+            let ticket = self.control.ticket();
+            if let Some(serving) = app.serving() {
+                pending.awaited.push(awaited(app, serving, ticket));
+                serving.order(Order::Sample { ticket });
+            }
+        }
+        if pending.awaited.is_empty() {
+            return Some(pending);
+        }
+        pending.until = Some(now + SAMPLE_PATIENCE);
+        self.control.wait(pending.client, pending);
+        None
+    }
+
+    fn turn_to(&mut self, client: Id, role: Role, page: Page, now: Nanos) {
+        let wanted = match page.wanted {
+            Ok(wanted) if role == Role::Public && !is_public(wanted) => Err(404),
+            wanted => wanted,
+        };
+        match wanted {
+            Ok(Wanted::Health) => {
+                let (status, text) = self.health();
+                let answer = (status, TEXT, text.as_bytes());
+                self.control.page(client, page, answer, now);
+            }
+            Ok(Wanted::Stats | Wanted::Metrics) => {
+                let pending = Pending::new(client, None, Then::Page(page));
+                if let Some(Pending { client, .. }) = self.wants_sample(pending, now) {
+                    self.show(client, page, now);
+                }
+            }
+            Err(status) => {
+                let answer = (
+                    status,
+                    TEXT,
+                    &b"there are /stats, /metrics and /health\n"[..],
+                );
+                self.control.page(client, page, answer, now);
+            }
+        }
+    }
+
+    fn show(&mut self, client: Id, page: Page, now: Nanos) {
+        let stats = self.view(now).stats(self.control.diag.as_ref());
+        match page.wanted {
+            Ok(Wanted::Metrics) => {
+                let format = match page.open_metrics {
+                    true => metrics::Format::OpenMetrics,
+                    false => metrics::Format::Prometheus,
+                };
+                let body = metrics::render(&stats, format);
+                let answer = (200, format.media_type(), body.as_bytes());
+                self.control.page(client, page, answer, now);
+            }
+            _ => {
+                let body = Reply::Stats(Box::new(stats)).write();
+                let answer = (200, "application/json", body.as_slice());
+                self.control.page(client, page, answer, now);
+            }
+        }
+    }
+
+    fn health(&self) -> (u16, &'static str) {
+        let serves = |app: &App| app.serving().is_some();
+        match self.course {
+            Course::Serving if self.apps.iter().all(serves) => (200, "ok\n"),
+            Course::Serving => (503, "nothing serves\n"),
+            Course::Draining | Course::Stopping => (503, "the server stops\n"),
+        }
+    }
+
+    fn view(&self, now: Nanos) -> View<'_> {
+        View {
+            apps: &self.apps,
+            state: match self.course {
+                Course::Serving => "serving",
+                Course::Draining => "draining",
+                Course::Stopping => "stopping",
+            },
+            started: self.started,
+            now,
+            unix: clock::unix_nanos(),
+        }
+    }
+
+    fn stats(&self, now: Nanos) -> Reply {
+        let stats: Stats = self.view(now).stats(self.control.diag.as_ref());
+        Reply::Stats(Box::new(stats))
+    }
+
+    fn config(&self, apps: &[usize]) -> Config {
+        let takes_effect = |name: &str| {
+            let setting = SETTINGS.iter().find(|setting| setting.name == name);
+            setting.map_or("", |setting| setting.takes_effect.name())
+        };
+        let app = |index: &usize| {
+            let settings = &self.apps[*index].settings;
+            let shown = settings.given.iter().map(|given| SettingInForce {
+                name: given.name.clone(),
+                values: given.values.clone(),
+                source: given.source.clone(),
+                takes_effect: takes_effect(&given.name).into(),
+            });
+            AppConfig {
+                app: settings.name.clone(),
+                settings: shown.collect(),
+            }
+        };
+        Config {
+            apps: apps.iter().map(app).collect(),
+        }
+    }
+
+    /// Answers what can be answered by now.
+    pub fn settle_answers(&mut self, now: Nanos) {
+        let mut pending = std::mem::take(&mut self.control.pending);
+        for app in &mut self.apps {
+            for (generation, mut answer) in app.take_answers() {
+                for question in &mut pending {
+                    question.hear(&app.settings.name, generation, &mut answer);
+                }
+            }
+        }
+        for mut question in pending {
+            question.forget(|awaited| self.is_there(awaited));
+            let Pending { client, .. } = question;
+            let is_due = question.until.is_some_and(|until| until <= now);
+            let is_over = match &question.then {
+                Then::Reload(apps) => !self.is_reloading(apps),
+                _ => question.awaited.is_empty(),
+            };
+            match is_over || is_due {
+                false => self.control.pending.push(question),
+                true => self.conclude(client, question, now),
+            }
+        }
+    }
+
+    fn is_there(&self, awaited: &Awaited) -> bool {
+        let generations = |app: &App| {
+            let mut generations = app.generations.iter();
+            app.settings.name == awaited.app
+                && generations.any(|g| g.number == awaited.generation && !g.is_silent())
+        };
+        self.apps.iter().any(generations)
+    }
+
+    fn is_reloading(&self, names: &[String]) -> bool {
+        let among = |app: &&App| names.contains(&app.settings.name);
+        self.course == Course::Serving && self.apps.iter().filter(among).any(App::is_reloading)
+    }
+
+    fn conclude(&mut self, client: Id, question: Pending, now: Nanos) {
+        let Pending {
+            then,
+            refused,
+            awaited,
+            ..
+        } = question;
+        let late = || {
+            let text = "the master has not answered in time; the log may say why";
+            Refused::new(Kind::TimedOut, text)
+        };
+        let answer: Result<Reply, Refused> = match (then, refused) {
+            (Then::Page(page), _) => return self.show(client, page, now),
+            (Then::Stats, _) => Ok(self.stats(now)),
+            (Then::Reload(names), _) => self.outcome(&names),
+            (_, _) if !awaited.is_empty() => Err(late()),
+            (Then::Scale(scaled), None) => Ok(Reply::Scaled(Scaled { scaled })),
+            (Then::Recycle(recycling), None) => Ok(Reply::Recycled(Recycled { recycling })),
+            // One of several generations has no such worker, or has ended.
+            (Then::Trace { stacks, .. }, refused) => match refused {
+                Some(refused) if stacks.is_empty() => Err(refused),
+                _ => Ok(Reply::Trace(Trace { stacks })),
+            },
+            (_, Some(refused)) => Err(refused),
+        };
+        match answer {
+            Ok(reply) => self.control.reply(client, reply, now),
+            Err(refused) => self.control.reply(client, refused, now),
+        }
+    }
+
+    fn outcome(&self, names: &[String]) -> Result<Reply, Refused> {
+        let mut reloaded = Vec::new();
+        for app in self
+            .apps
+            .iter()
+            .filter(|app| names.contains(&app.settings.name))
+        {
+            let ended = app.reload.as_ref().and_then(|reload| {
+                let ended = reload.ended.as_ref()?;
+                Some((ended.at.saturating_sub(reload.asked), &ended.result))
+            });
+            match ended {
+                Some((took, Ok(generation))) => reloaded.push(ReloadedApp {
+                    app: app.settings.name.clone(),
+                    generation: *generation,
+                    took_seconds: clock::seconds(took),
+                }),
+                Some((_, Err(failure))) => {
+                    return Err(Refused {
+                        kind: Kind::Failed,
+                        error: failure.reason.clone(),
+                        traceback: stats::without_controls(&failure.traceback),
+                    });
+                }
+                None => return Err(Refused::new(Kind::Unavailable, "the server stops")),
+            }
+        }
+        Ok(Reply::Reloaded(Reloaded { reloaded }))
+    }
+}
+
+fn may(role: Role, request: Request) -> Result<Request, Refused> {
+    match role {
+        Role::Everything => Ok(request),
+        Role::Looking if request.verb.only_reads() => Ok(request),
+        Role::Looking | Role::Public => {
+            let verb = request.verb.name();
+            let text = format!("{verb} takes root or the user of the server");
+            Err(Refused::new(Kind::NoPermission, text))
+        }
+    }
+}
+
+fn awaited(app: &App, generation: &Generation, ticket: Ticket) -> Awaited {
+    Awaited {
+        ticket,
+        app: app.settings.name.clone(),
+        generation: generation.number,
+    }
+}
