@@ -142,10 +142,11 @@ fn exchange(
     let verdict = read::<serde::de::IgnoredAny>(&line);
     match (invocation.output, verdict) {
         (Output::Human, Ok(_)) => Ok(line),
-        (Output::Human, Err(error)) => Err(Error {
-            message: format!("{} failed: {}", verb.name(), error.message),
+        (Output::Human, Err(error)) if *verb == Verb::Reload => Err(Error {
+            message: format!("reload failed: {}", error.message),
             ..error
         }),
+        (Output::Human, Err(error)) => Err(error),
         (Output::Json, verdict) => {
             print(&String::from_utf8_lossy(&line))?;
             // All has been said.

@@ -244,8 +244,10 @@ pub fn trace(reply: &Trace, paint: Paint) -> String {
     if reply.stacks.is_empty() {
         return "no such worker now\n".to_owned();
     }
+    let mut stacks: Vec<_> = reply.stacks.iter().collect();
+    stacks.sort_by_key(|stack| (&stack.app, stack.generation, stack.slot));
     let mut text = String::new();
-    for stack in &reply.stacks {
+    for stack in stacks {
         if !text.is_empty() {
             text.push('\n');
         }
@@ -283,7 +285,7 @@ pub fn config(reply: &Config, paint: Paint) -> String {
         }
         let mut table = Table::new(&["SETTING", "FROM", "TAKES", "VALUE"]);
         for setting in &app.settings {
-            let values: Vec<_> = setting.values.iter().map(|value| escape(value)).collect();
+            let values: Vec<_> = setting.values.iter().map(|value| quoted(value)).collect();
             table.row([
                 escape(&setting.name),
                 escape(setting.source.as_deref().unwrap_or("-")),
@@ -297,6 +299,14 @@ pub fn config(reply: &Config, paint: Paint) -> String {
         text += &table.text(paint);
     }
     text
+}
+
+/// A value that cannot be overlooked or taken for several.
+fn quoted(value: &str) -> String {
+    match value.is_empty() || value.contains(' ') {
+        true => format!("\"{}\"", escape(value)),
+        false => escape(value),
+    }
 }
 
 #[cfg(test)]
