@@ -39,7 +39,7 @@ pub use settings::{
 };
 pub use table::SETTINGS;
 pub use target::Target;
-pub use value::{show_duration, show_size};
+pub use value::{duration as read_duration, show_duration, show_size};
 pub use workers::{MAX_WORKERS, Pool, Workers};
 
 use crate::error::{Error, Exit, Result};
