@@ -18,6 +18,7 @@ mod reload;
 mod service;
 mod start;
 mod support;
+mod systemd;
 mod torture;
 mod upgrade;
 mod wsgi;
