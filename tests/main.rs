@@ -10,6 +10,7 @@ mod http;
 mod layering;
 mod limits;
 mod memory;
+mod packages;
 mod pools;
 mod privileges;
 mod processes;
