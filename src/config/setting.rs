@@ -54,6 +54,7 @@ pub enum Section {
     Listening,
     Workers,
     Requests,
+    Logs,
     Actions,
 }
 
@@ -64,6 +65,7 @@ impl Section {
             Section::Listening => "Listening",
             Section::Workers => "Workers",
             Section::Requests => "Requests and responses",
+            Section::Logs => "Logs",
             Section::Actions => "Actions",
         }
     }

@@ -13,10 +13,12 @@ use serde::{Deserialize, Serialize};
 use super::before_fork::{self, BeforeFork};
 use super::bind::Bind;
 use super::layers::Layers;
+use super::logs::{self, LogSettings};
 use super::target::{self, Target};
 use super::value::show_size;
 use super::workers::Pool;
 use crate::error::{Error, Exit, Result};
+use crate::log::{Destination, Form};
 
 /// Everything an app was configured with. Paths are absolute.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +37,13 @@ pub struct Settings {
     pub limits: Limits,
     pub recycling: Recycling,
     pub underscore_fields: UnderscoreFields,
+    /// Directory with pages for responses of the server's own.
+    pub error_pages: Option<PathBuf>,
+    pub log: Destination,
+    pub log_format: Form,
+    /// `None`: there is no access log.
+    pub access_log: Option<Destination>,
+    pub logs: LogSettings,
 }
 
 /// The Python the app runs in and what is prepared for it.
@@ -136,6 +145,11 @@ pub(super) fn resolve(layers: &Layers, directory: &Path) -> Result<Settings> {
             "keep" => Ok(UnderscoreFields::Keep),
             _ => Err(format!("{text:?} is unknown")),
         })?,
+        error_pages: layers.path("error-pages", directory)?,
+        log: logs::error_log(layers, directory)?,
+        log_format: logs::form(layers)?,
+        access_log: logs::access_log(layers, directory)?,
+        logs: logs::resolve(layers)?,
     })
 }
 

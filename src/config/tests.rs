@@ -56,7 +56,8 @@ fn every_setting_reaches_the_settings() {
             (_, "env") => "K=V".to_owned(),
             (_, "script-name" | "warm-up") => "/x".to_owned(),
             (_, "workers") => "3".to_owned(),
-            (_, "module" | "name") => "x".to_owned(),
+            (_, "module" | "name" | "log" | "access-log") => "x".to_owned(),
+            (_, "access-log-format") => "json".to_owned(),
             (_, name) => panic!("{name} needs a value here"),
         };
         let flag = match value.as_str() {

@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 
 use super::care::Care;
 use super::crowd::Crowd;
+use crate::access::{Ending, Ledger};
 use crate::config::Settings;
 use crate::link::Order;
 use crate::log;
@@ -91,6 +92,8 @@ pub struct Doors<'a> {
     pub listeners: &'a [Listener],
     /// Written by a worker that cannot take a connection it was woken for.
     pub nudge: &'a EventFd,
+    /// Where the requests of dead workers are told.
+    pub ledger: Option<&'a Ledger>,
 }
 
 /// What [`Workers::wait`] found, beside the workers themselves.
@@ -303,7 +306,7 @@ impl Workers {
         for slot in 0..self.processes.len() {
             if self.processes[slot].is_some() {
                 self.hear(slot, doors, now);
-                self.reap(slot, scoreboard.row(slot), now);
+                self.reap(slot, scoreboard.row(slot), doors.ledger, now);
                 self.replace_silent(slot, now);
             }
         }
@@ -372,6 +375,7 @@ impl Workers {
             };
             match message.as_slice() {
                 order::READY => {
+                    log::debug!("worker {slot} is ready");
                     if let Some(old) = self.pool.ready(slot, now) {
                         self.dismiss(old, now);
                     }
@@ -406,7 +410,7 @@ impl Workers {
         }
     }
 
-    fn reap(&mut self, slot: usize, row: &Row, now: Nanos) {
+    fn reap(&mut self, slot: usize, row: &Row, ledger: Option<&Ledger>, now: Nanos) {
         let Some(process) = &self.processes[slot] else {
             return;
         };
@@ -423,7 +427,19 @@ impl Workers {
         let was = row.state();
         row.set_state(State::Dead);
         let verdict = self.pool.ended(slot, now);
-        if self.mood != Mood::Serving || verdict == Verdict::Expected {
+        let was_told = self.mood != Mood::Serving || verdict == Verdict::Expected;
+        if let Some(ledger) = ledger {
+            let ending = match ended {
+                Ended::Exited(0) if was_told => Ending::Stopped,
+                Ended::Killed {
+                    signal: Signal::SIGKILL,
+                    ..
+                } => Ending::Killed,
+                _ => Ending::Crashed,
+            };
+            ledger.bury(slot, ending, now);
+        }
+        if was_told {
             if !ended.is_success() {
                 log::warning!("worker {slot} (pid {pid}) {ended} while leaving");
             }

@@ -71,6 +71,8 @@ pub enum Counter {
     BrokenResponses,
     /// Wake-ups of the event loop.
     WakeUps,
+    /// Requests that found no room on their way to the access log.
+    UnloggedRequests,
 }
 
 impl Counter {
@@ -88,6 +90,7 @@ impl Counter {
         Counter::ClientAborts,
         Counter::BrokenResponses,
         Counter::WakeUps,
+        Counter::UnloggedRequests,
     ];
 
     pub fn name(self) -> &'static str {
@@ -105,6 +108,7 @@ impl Counter {
             Counter::ClientAborts => "client_aborts",
             Counter::BrokenResponses => "broken_responses",
             Counter::WakeUps => "wake_ups",
+            Counter::UnloggedRequests => "unlogged_requests",
         }
     }
 }

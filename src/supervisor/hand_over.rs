@@ -18,6 +18,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::output::OutputState;
 use crate::error::{Error, Exit, Result};
 use crate::net::HandedListener;
 use crate::sys::clock::Nanos;
@@ -63,6 +64,8 @@ pub struct GenerationState {
     /// The form of the scoreboard.
     pub layout: String,
     pub python: String,
+    #[serde(default)]
+    pub output: Option<OutputState>,
 }
 
 /// A generation that starts is never handed over.
@@ -132,7 +135,11 @@ impl HandOver {
             app.listeners.iter().map(|handed| handed.spec.fd).collect()
         };
         let generations = |app: &AppState| -> Vec<RawFd> {
-            let own = |g: &GenerationState| [g.pidfd, g.channel, g.scoreboard];
+            let own = |g: &GenerationState| {
+                let output = g.output.iter().flat_map(OutputState::descriptors);
+                let own = [g.pidfd, g.channel, g.scoreboard].into_iter();
+                own.chain(output).collect::<Vec<_>>()
+            };
             app.generations.iter().flat_map(own).collect()
         };
         let all = |app| listeners(app).into_iter().chain(generations(app));

@@ -9,6 +9,8 @@ mod check;
 mod generation;
 mod hand_over;
 mod interpreter;
+mod logs;
+mod output;
 mod upgrade;
 
 use std::ffi::OsString;
@@ -24,7 +26,7 @@ use nix::unistd::Pid;
 use crate::config::{self, Invocation, Settings};
 use crate::error::{Error, Exit, Result};
 use crate::link::VERSION;
-use crate::log;
+use crate::log::{self, Level};
 use crate::net;
 use crate::sys::clock::{self, Nanos};
 use crate::sys::notify::Notifier;
@@ -33,6 +35,8 @@ use crate::sys::signal::{self, Inbox};
 use crate::sys::title;
 use app::{App, News};
 use hand_over::{HandOver, Task};
+use logs::Logs;
+use output::{FLUSH, Output};
 use upgrade::Upgrade;
 
 /// The program `rswsgi`: the only place where errors become messages and exit statuses.
@@ -44,6 +48,10 @@ pub fn main() -> ExitCode {
         Ok(()) => Exit::Stopped.into(),
         Err(error) => {
             log::error!("{error}");
+            if !log::is_on_stderr() {
+                log::flush(FLUSH);
+                log::on_stderr(Level::Error, format_args!("{error}"));
+            }
             error.exit().into()
         }
     }
@@ -103,17 +111,19 @@ struct Supervisor {
     signals: Inbox,
     notifier: Option<Notifier>,
     course: Course,
+    logs: Logs,
     /// Where this program was started from.
     program: Result<PathBuf>,
     upgrade: Option<Upgrade>,
 }
 
 /// Signals the supervisor takes.
-const SIGNALS: [Signal; 8] = [
+const SIGNALS: [Signal; 9] = [
     Signal::SIGTERM,
     Signal::SIGQUIT,
     Signal::SIGINT,
     Signal::SIGHUP,
+    Signal::SIGUSR1,
     Signal::SIGUSR2,
     Signal::SIGTTIN,
     Signal::SIGTTOU,
@@ -128,6 +138,7 @@ fn serve(arguments: Vec<OsString>, settings: Settings) -> Result<()> {
     title::set("rswsgi", "rswsgi: supervisor");
     let signals = Inbox::hooked(&SIGNALS)
         .map_err(|error| Error::io("cannot install signal handlers", &error))?;
+    let logs = Logs::open(&settings)?;
     let variable = |name: &str| std::env::var_os(name);
     let passed = net::passed(variable, std::process::id())?;
     let listeners = net::open(&settings.bind, &passed, settings.backlog)?;
@@ -137,6 +148,7 @@ fn serve(arguments: Vec<OsString>, settings: Settings) -> Result<()> {
         signals,
         notifier: notifier(),
         course: Course::Serving,
+        logs,
         program: upgrade::program(),
         upgrade: None,
     };
@@ -163,9 +175,14 @@ fn resume(arguments: Vec<OsString>, task: Task, state: RawFd, before: RawFd) -> 
     let take_over = || {
         let handed = HandOver::read(state)?;
         let apps = handed.apps.iter().map(|app| App::resume(app, read));
-        Ok((apps.collect::<Result<Vec<_>>>()?, handed))
+        let apps = apps.collect::<Result<Vec<_>>>()?;
+        let Some(app) = apps.first() else {
+            return Err(Error::new(Exit::Internal, "there is no app in the state"));
+        };
+        let logs = Logs::open(&app.settings)?;
+        Ok((apps, handed, logs))
     };
-    let (mut apps, handed) = match (take_over(), task) {
+    let (mut apps, handed, logs) = match (take_over(), task) {
         (Ok(taken), _) => taken,
         (Err(error), Task::Return { .. }) => return Err(error),
         (Err(error), _) => return Err(upgrade::go_back(&arguments, state, before, &error)),
@@ -183,6 +200,7 @@ fn resume(arguments: Vec<OsString>, task: Task, state: RawFd, before: RawFd) -> 
         signals,
         notifier: notifier(),
         course: Course::Serving,
+        logs,
         program: Ok(handed.program),
         upgrade: None,
     };
@@ -212,6 +230,9 @@ impl Supervisor {
         loop {
             self.wait();
             let now = clock::now();
+            for app in &mut self.apps {
+                app.look(&mut self.logs, now);
+            }
             let mut news = self.take_signals(now);
             news.extend(self.apps.iter_mut().filter_map(|app| app.settle(now)));
             for news in news {
@@ -229,14 +250,35 @@ impl Supervisor {
             }
             self.go_on_upgrading(now);
         }
-        match failed {
-            Some(error) => Err(error),
-            None => {
-                for app in &self.apps {
-                    log::info!("stopped {}: {}", app.settings.name, app.totals());
-                }
-                Ok(())
+        if failed.is_none() {
+            for app in &self.apps {
+                log::info!("stopped {}: {}", app.settings.name, app.totals());
             }
+        }
+        self.settle_logs();
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Everything that has been written so far reaches its sink, if that takes it.
+    fn settle_logs(&mut self) {
+        let now = clock::now();
+        for output in self.apps.iter_mut().flat_map(App::outputs_mut) {
+            output.look_again(&mut self.logs, now);
+        }
+        self.logs.flush();
+    }
+
+    /// Log files that were moved away are made anew.
+    fn reopen(&self) {
+        log::info!("opening log files anew");
+        self.logs.reopen();
+    }
+
+    /// At once, for all processes of all generations.
+    fn set_log_level(&self, level: Level) {
+        log::set_level(level);
+        for output in self.apps.iter().flat_map(App::outputs) {
+            log::copy_level(output.desk.level());
         }
     }
 
@@ -274,6 +316,11 @@ impl Supervisor {
             )),
             Err(error) => Err(error),
         };
+        if let (Ok(settings), Some(app)) = (&read, self.apps.first())
+            && settings.logs.level != app.settings.logs.level
+        {
+            self.set_log_level(settings.logs.level);
+        }
         let apps = self.apps.iter_mut();
         apps.filter_map(|app| match &read {
             Ok(settings) => app.reload(settings.clone(), now),
@@ -312,9 +359,9 @@ impl Supervisor {
     }
 
     /// The next stage, after a check that passed in another program.
-    fn upgraded(&self, upgrade: Upgrade, now: Nanos) -> Result<Upgrade> {
-        let program = self.program.as_ref().map_err(Error::clone)?;
-        let upgrade = upgrade.settle(program, now)?;
+    fn upgraded(&mut self, upgrade: Upgrade, now: Nanos) -> Result<Upgrade> {
+        let program = self.program.clone()?;
+        let upgrade = upgrade.settle(&program, now)?;
         // Nothing is handed over that starts or is about to: it is waited for.
         let Some(apps) = self
             .apps
@@ -327,14 +374,17 @@ impl Supervisor {
         let apps = apps.into_iter().collect::<Result<Vec<_>>>()?;
         let state = HandOver::new(VERSION, program.clone(), apps);
         match upgrade {
-            Upgrade::Asked => Upgrade::check(program, &self.arguments, &state, now),
+            Upgrade::Asked => Upgrade::check(&program, &self.arguments, &state, now),
             Upgrade::Checking { .. } | Upgrade::Late { .. } => Ok(upgrade),
             Upgrade::Agreed { version } => {
                 log::info!("executing {} ({version})", program.display());
                 self.notify_reloading(now, "upgrading");
+                self.settle_logs();
                 let kept: Vec<_> = self.apps.iter().flat_map(App::handed).collect();
                 let (arguments, signals) = (&self.arguments, &self.signals);
-                Err(upgrade::execute(program, arguments, &state, &kept, signals))
+                Err(upgrade::execute(
+                    &program, arguments, &state, &kept, signals,
+                ))
             }
         }
     }
@@ -371,6 +421,8 @@ impl Supervisor {
                 fds.push(watch(generation.channel.as_fd()));
             }
         }
+        let outputs = self.apps.iter().flat_map(App::outputs);
+        fds.extend(outputs.flat_map(Output::watched).map(watch));
         fds.extend(self.upgrade.as_ref().and_then(Upgrade::watched));
         let upgrade = self.upgrade.as_ref().and_then(Upgrade::wake_at);
         let until = self
@@ -398,6 +450,7 @@ impl Supervisor {
                 log::info!("stopping now ({signal})");
                 self.advance(Course::Stopping, now);
             }
+            (Signal::SIGUSR1, _) => self.reopen(),
             (Signal::SIGUSR2, _) => self.upgrade(),
             (Signal::SIGTTIN, _) => self.apps.iter().for_each(|app| app.scale(1)),
             (Signal::SIGTTOU, _) => self.apps.iter().for_each(|app| app.scale(-1)),
