@@ -20,6 +20,7 @@
 //! worker      the process that serves: event loop, connections
 //! master      the process that imports the application and forks workers
 //! supervisor  the process that starts and replaces masters; never Python
+//! ctl         the program that asks and steers a server on its control socket; never Python
 //! ```
 //!
 //! Three processes, one library: `rswsgi` (the binary) is the supervisor; it starts an interpreter,
@@ -28,6 +29,7 @@
 
 pub mod config;
 pub mod control;
+pub mod ctl;
 pub mod error;
 pub mod http;
 mod link;

@@ -78,6 +78,11 @@ fn the_supervisor_has_no_python() {
     assert_free_of_python(env!("CARGO_BIN_EXE_rswsgi"));
 }
 
+#[test]
+fn the_control_program_has_no_python() {
+    assert_free_of_python(env!("CARGO_BIN_EXE_rswsgictl"));
+}
+
 /// Where the supervisor finds it, too: beside the binary or in `deps/` beside it.
 fn module() -> PathBuf {
     let dir = Path::new(env!("CARGO_BIN_EXE_rswsgi"))

@@ -3,6 +3,7 @@
 //! Each test starts its own server and ends with nothing left of it: see `support`.
 
 mod control;
+mod ctl;
 mod elf;
 mod frameworks;
 mod http;
@@ -10,9 +11,11 @@ mod layering;
 mod limits;
 mod memory;
 mod pools;
+mod privileges;
 mod processes;
 mod regressions;
 mod reload;
+mod service;
 mod start;
 mod support;
 mod torture;

@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 fn ours() -> bool {
     only_rswsgi("pools and what replaces what")
@@ -404,6 +405,44 @@ fn a_fixed_pool_never_grows() {
     }
     assert_eq!(server.workers(), workers);
     assert_eq!(server.finish().count("starting another"), 0);
+}
+
+/// How often the master has slept and been woken.
+fn wake_ups(master: Pid) -> u64 {
+    let count = master.status("voluntary_ctxt_switches");
+    count.and_then(|n| n.parse().ok()).expect("a number")
+}
+
+#[test]
+fn the_master_of_a_fixed_pool_sleeps_while_its_workers_are_busy() {
+    if !ours() {
+        return;
+    }
+    let server = pools().workers(1).start();
+    let before = wake_ups(server.master());
+    let seen = under_load(&server, &[Habit::Fresh; 4], 1000, || {});
+    let woken = wake_ups(server.master()) - before;
+    assert!(woken < 20, "{woken} wake-ups for {} requests", seen.count());
+    server.finish();
+}
+
+#[test]
+fn the_master_of_an_elastic_pool_looks_now_and_then_only() {
+    if !ours() {
+        return;
+    }
+    let server = pools().pool("1..2").start();
+    let (began, before) = (Instant::now(), wake_ups(server.master()));
+    let seen = under_load(&server, &[Habit::Fresh; 4], 1000, || {});
+    let woken = u128::from(wake_ups(server.master()) - before);
+    // It looks every 4 ms at most; a slow machine gives it more time and fewer reasons.
+    let most = began.elapsed().as_millis() / 2 + 50;
+    assert!(
+        woken < most,
+        "{woken} wake-ups for {} requests, at most {most} expected",
+        seen.count()
+    );
+    server.finish();
 }
 
 #[test]

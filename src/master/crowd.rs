@@ -54,6 +54,12 @@ impl Crowd {
         self.next_look
     }
 
+    /// Whether a call of the kernel is to be heard at once. Until the next look it is not: under load
+    /// it calls for one connection in two.
+    pub fn listens(&self) -> bool {
+        self.next_look.is_none()
+    }
+
     /// Nothing can be done about it.
     pub fn disperse(&mut self) {
         self.called();
@@ -98,7 +104,7 @@ impl Crowd {
             Step::Stay if self.demand.is_observed() => Some(now + PATIENT),
             // Who is free will take it; then another may wait behind it, of which the kernel, which
             // tells of changes, has told us already.
-            Step::Stay if waiting => Some(now + WINDOW),
+            Step::Stay if waiting || called => Some(now + WINDOW),
             Step::Stay => None,
         };
         step == Step::Grow

@@ -269,8 +269,8 @@ impl Workers {
     ) -> Seen {
         let watch = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut fds = vec![watch(signals.as_fd())];
-        // Nobody is started any more for those who wait.
-        if self.mood == Mood::Serving {
+        // Otherwise nobody is started for those who wait.
+        if self.mood == Mood::Serving && self.pool.can_grow() && self.crowd.listens() {
             fds.push(watch(self.crowd.as_fd()));
         }
         for process in self.processes.iter().flatten() {

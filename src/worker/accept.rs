@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 
 use super::connection::Connection;
 use super::outlet::Outlet;
-use super::{FIRST_LISTENER, Id, NUDGE, ORDERS, SIGNAL, Worker};
+use super::{FIRST_LISTENER, Id, NUDGE, ORDERS, SIGNAL, TURN, Worker};
 use crate::log;
 use crate::net::Listener;
 use crate::scoreboard::Counter;
@@ -38,6 +38,15 @@ pub(super) enum Accepting {
     Paused(Nanos),
     /// The worker drains.
     Never,
+}
+
+/// What has become of a connection that was taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Accepted {
+    Nothing,
+    Open,
+    /// Served and closed.
+    Over,
 }
 
 impl Worker<'_> {
@@ -89,16 +98,16 @@ impl Worker<'_> {
         }
     }
 
-    pub(super) fn accept(&mut self, py: Python<'_>, listener: usize) {
+    pub(super) fn accept(&mut self, py: Python<'_>, listener: usize) -> Accepted {
         let (socket, peer) = match socket::accept(self.listeners[listener].as_fd()) {
             Ok(Some(accepted)) => accepted,
-            Ok(None) => return,
+            Ok(None) => return Accepted::Nothing,
             Err(error) => {
                 let pause = ACCEPT_PAUSE / SECOND;
                 log::error!("cannot accept a connection: {error}; trying again in {pause} s");
                 self.stop_listening(Accepting::Paused(self.now + ACCEPT_PAUSE));
                 self.wake_at(self.now + ACCEPT_PAUSE);
-                return;
+                return Accepted::Nothing;
             }
         };
         self.row.count(Counter::Connections, 1);
@@ -126,6 +135,10 @@ impl Worker<'_> {
         self.wake_at(deadline);
         // Its request is there already, more often than not.
         self.serve(py, id, EpollFlags::EPOLLIN);
+        match self.find(id) {
+            Some(_) => Accepted::Open,
+            None => Accepted::Over,
+        }
     }
 
     /// How long what the client has sent has waited for somebody to accept the connection. Asking costs
@@ -157,7 +170,12 @@ impl Worker<'_> {
             return;
         }
         self.owes_accept = false;
-        self.accept(py, listener);
+        // Connections that end with their first response need no turn of the loop each.
+        while self.accept(py, listener) == Accepted::Over
+            && self.accepting == Accepting::Yes
+            && self.leave.is_none()
+            && self.now.saturating_sub(self.woken) < TURN
+        {}
     }
 
     /// What waits when we find the order to drain: the kernel may have woken us alone for it, and the

@@ -7,7 +7,9 @@
 
 pub mod client;
 pub mod control;
+pub mod ctl;
 pub mod curl;
+pub mod fake;
 pub mod load;
 pub mod log;
 pub mod nginx;
@@ -24,13 +26,15 @@ use std::time::{Duration, Instant};
 
 pub use client::{Client, Response};
 pub use control::Control;
+pub use ctl::{Said, ctl};
 pub use curl::Curl;
+pub use fake::{Answer, FakeServer};
 pub use load::Load;
 pub use nginx::Nginx;
 pub use peer::{UnderTest, only_rswsgi, under_test};
 pub use process::Pid;
 pub use python::pythons;
-pub use server::{Finished, Running, Server};
+pub use server::{Finished, Running, Server, TestDir as Scratch};
 
 /// How long an event may take before the test is given up as hanging.
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -30,7 +30,7 @@ pub enum Address {
 pub struct TestDir(PathBuf);
 
 impl TestDir {
-    fn new() -> TestDir {
+    pub fn new() -> TestDir {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         // Short: the path of a Unix socket has 108 bytes at most (unix(7)).
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -38,6 +38,16 @@ impl TestDir {
             std::env::temp_dir().join(format!("rswsgi-test-{}-{number}", std::process::id()));
         std::fs::create_dir_all(path.join("run")).expect("create the directory of the test");
         TestDir(path.canonicalize().expect("the directory was just made"))
+    }
+}
+
+impl TestDir {
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
     }
 }
 
