@@ -244,24 +244,23 @@ fn pools_are_resized_and_workers_replaced() {
         .complains(&["no worker"]);
 }
 
-/// Whether the server knows how, its reply says; the exit status follows it.
 #[test]
-fn logs_are_steered_as_far_as_the_server_knows_how() {
+fn logs_are_steered() {
     if !ours() {
         return;
     }
     let server = shop().start();
-    for words in [&["reopen", "--json"][..], &["log-level", "--json"]] {
-        let said = ask(&server, words);
-        match said.json()["ok"].as_bool() {
-            Some(true) => drop(said.done()),
-            _ => {
-                assert_eq!(said.json()["kind"], "not-supported", "{said:?}");
-                said.ended(1);
-            }
-        }
-    }
-    ask(&server, &["log-level", "sideways"]).ended(1);
+    ask(&server, &["reopen"]).done();
+    server.log.wait_for("opening log files anew");
+    assert_eq!(json(&server, &["log-level"])["level"], "info");
+    assert_eq!(json(&server, &["log-level", "debug"])["level"], "debug");
+    assert_eq!(json(&server, &["log-level"])["level"], "debug");
+    // The workers hear of it, too.
+    ask(&server, &["recycle"]).done();
+    server.log.wait_for("debug: ");
+    ask(&server, &["log-level", "sideways"])
+        .ended(1)
+        .complains(&["a level is error, warning, info or debug"]);
 }
 
 #[test]
