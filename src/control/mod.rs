@@ -29,7 +29,7 @@ pub use reply::{
     AppConfig, Config, Kind, Level, Ping, Recycled, Refused, Reloaded, ReloadedApp, Reply, Scaled,
     ScaledApp, SettingInForce, Stack, Stopping, Trace, read_reply,
 };
-pub use request::{HowToStop, Request, Resize, Verb, Workers};
+pub use request::{HowToStop, Request, Resize, VERBS, Verb, Workers};
 pub use stats::Stats;
 
 /// The version of the language: `"v"` of a request.

@@ -26,6 +26,7 @@ pub enum Reply {
 /// Why something was not done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
+    /// What a program can tell errors apart by.
     pub kind: Kind,
     /// One sentence for people.
     pub error: String,
@@ -77,8 +78,9 @@ impl Refused {
 /// The reply to `ping`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ping {
-    /// See [`super::SCHEMA`].
+    /// Version of the structure of the statistics.
     pub schema: u32,
+    /// The process that was asked.
     pub server: Process,
     /// The names of the apps.
     pub apps: Vec<String>,
@@ -87,11 +89,13 @@ pub struct Ping {
 /// The reply to `reload`: every app that was asked for serves with a new generation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reloaded {
+    /// One entry per app.
     pub reloaded: Vec<ReloadedApp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReloadedApp {
+    /// Its name.
     pub app: String,
     /// The number of the generation that serves now.
     pub generation: u64,
@@ -102,17 +106,20 @@ pub struct ReloadedApp {
 /// The reply to `stop`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stopping {
+    /// `graceful` or `now`.
     pub stopping: super::HowToStop,
 }
 
 /// The reply to `scale`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scaled {
+    /// One entry per app.
     pub scaled: Vec<ScaledApp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScaledApp {
+    /// Its name.
     pub app: String,
     /// Fewest workers from now on.
     pub min: u32,
@@ -130,15 +137,20 @@ pub struct Recycled {
 /// The reply to `trace`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Trace {
+    /// One entry per worker.
     pub stacks: Vec<Stack>,
 }
 
 /// The Python stacks of one worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stack {
+    /// Name of the app.
     pub app: String,
+    /// Number of the generation.
     pub generation: u64,
+    /// Of the worker.
     pub slot: u32,
+    /// Process number of the worker.
     pub pid: i32,
     /// As in the statistics.
     pub state: String,
@@ -155,12 +167,15 @@ pub struct Stack {
 /// The reply to `config`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Config {
+    /// One entry per app.
     pub apps: Vec<AppConfig>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AppConfig {
+    /// Its name.
     pub app: String,
+    /// All settings, in the order of `--help`.
     pub settings: Vec<SettingInForce>,
 }
 

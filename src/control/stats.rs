@@ -12,6 +12,7 @@ pub struct Stats {
     pub schema: u32,
     /// When it was taken: seconds since 1970-01-01 00:00 UTC.
     pub time_seconds: f64,
+    /// The process that was asked.
     pub server: Process,
     /// One entry per app.
     pub apps: Vec<App>,
@@ -35,6 +36,7 @@ pub struct Process {
 /// One app.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct App {
+    /// Its name (`--name`).
     pub name: String,
     /// `MODULE:EXPRESSION` of the generation that serves or served last.
     pub target: String,
@@ -46,7 +48,9 @@ pub struct App {
     pub generations: Vec<Generation>,
     /// The last reload, or the one under way; `null` when there was none.
     pub reload: Option<Reload>,
+    /// How many workers.
     pub pool: Pool,
+    /// How many requests.
     pub requests: Requests,
     /// Completed requests per second.
     pub rates: Rates,
@@ -57,10 +61,15 @@ pub struct App {
     /// kernel's resolution of some milliseconds. Unix sockets are not counted: the kernel does not
     /// say; see their backlog.
     pub queue: Distribution,
+    /// Where it listens, and who waits there.
     pub listeners: Vec<Listener>,
+    /// Client connections.
     pub connections: Connections,
+    /// On client connections.
     pub bytes: Bytes,
+    /// What went wrong.
     pub errors: Errors,
+    /// Workers started and replaced.
     pub processes: Processes,
     /// `null` before the first sample.
     pub memory: Option<Memory>,
@@ -139,7 +148,8 @@ pub struct Requests {
 }
 
 /// Completed requests per second; taken from what the workers note for each second, so they are
-/// right at the first question. Generations that are gone are left out.
+/// right at the first question. A server that is younger than the time in question counts from its
+/// start. After an upgrade, generations that were gone before it are left out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rates {
     /// In the last full second.
@@ -160,8 +170,11 @@ pub struct Distribution {
     pub count: u64,
     /// All together.
     pub sum_seconds: f64,
+    /// Half of them took at most this; `null` when there were none.
     pub p50_seconds: Option<f64>,
+    /// Nine of ten.
     pub p90_seconds: Option<f64>,
+    /// 99 of 100.
     pub p99_seconds: Option<f64>,
     /// The largest, exactly.
     pub max_seconds: Option<f64>,
@@ -175,6 +188,7 @@ pub struct Bucket {
     /// Durations below this, and not below the end of the bucket before it; `null` for the last
     /// bucket there is.
     pub below_seconds: Option<f64>,
+    /// How many.
     pub count: u64,
 }
 
@@ -200,7 +214,9 @@ pub struct Connections {
 /// On client connections, since the start.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Bytes {
+    /// From clients.
     pub received_bytes: u64,
+    /// To clients.
     pub sent_bytes: u64,
 }
 
@@ -234,13 +250,13 @@ pub struct Errors {
 pub struct Processes {
     /// Workers forked.
     pub spawns: u64,
-    /// Workers replaced as planned: after `--max-requests`,
+    /// Workers replaced after `--max-requests`.
     pub recycled_requests: u64,
-    /// at `--max-age`,
+    /// Workers replaced at `--max-age`.
     pub recycled_age: u64,
-    /// over `--max-memory`,
+    /// Workers replaced over `--max-memory`.
     pub recycled_memory: u64,
-    /// by `recycle` or a signal to the worker.
+    /// Workers replaced by `recycle` or after a signal to the worker.
     pub recycled_asked: u64,
     /// Workers that left because there was nothing to do for them.
     pub retired: u64,
@@ -272,6 +288,7 @@ pub struct Memory {
 /// One worker.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Worker {
+    /// Its place, which a worker that replaces it may take over.
     pub slot: u32,
     /// Process number; 0 in the first moment.
     pub pid: i32,
@@ -287,16 +304,20 @@ pub struct Worker {
     pub connections: u32,
     /// The running request.
     pub request: Option<Request>,
-    /// Of its last sample.
+    /// Proportional set size at its last sample; `null` without one.
     pub pss_bytes: Option<u64>,
+    /// Shared with nobody.
     pub uss_bytes: Option<u64>,
+    /// Shared with others.
     pub shared_bytes: Option<u64>,
+    /// Written since the fork, shared with nobody.
     pub private_dirty_bytes: Option<u64>,
 }
 
 /// What a worker runs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Request {
+    /// `GET`.
     pub method: String,
     /// The start of the target, as far as it was noted; printable ASCII.
     pub path: String,

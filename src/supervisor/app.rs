@@ -43,8 +43,8 @@ pub struct App {
     pub reload: Option<LastReload>,
     /// What masters have answered since somebody looked.
     answers: Vec<(Number, Answer)>,
-    /// When the last sample of the memory was asked for.
-    pub sampled: Option<Nanos>,
+    /// The last sample of the memory that was asked for: of whom, and when.
+    pub sampled: Option<(Number, Nanos)>,
     /// One line for the service manager.
     pub status: String,
 }

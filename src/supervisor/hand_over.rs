@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::control::Purpose;
-use super::record::{LastReload, Tally};
+use super::record::{Birth, LastReload, Tally};
 use crate::error::{Error, Exit, Result};
 use crate::net::HandedListener;
 use crate::sys::clock::Nanos;
@@ -39,9 +39,8 @@ pub struct HandOver {
     /// Where the program was started from, which may have another file now.
     pub program: PathBuf,
     pub apps: Vec<AppState>,
-    /// When the server was started.
     #[serde(default)]
-    pub started: Option<Nanos>,
+    pub birth: Option<Birth>,
     /// Control socket and metrics listeners.
     #[serde(default)]
     pub doors: Vec<HandedDoor>,
@@ -145,7 +144,7 @@ impl HandOver {
             version: version.into(),
             program,
             apps,
-            started: None,
+            birth: None,
             doors: Vec::new(),
         }
     }

@@ -36,6 +36,7 @@ use crate::sys::title;
 use app::{App, News};
 use control::Control;
 use hand_over::{HandOver, Task};
+use record::Birth;
 use upgrade::Upgrade;
 
 /// The program `rswsgi`: the only place where errors become messages and exit statuses.
@@ -110,8 +111,7 @@ struct Supervisor {
     program: Result<PathBuf>,
     upgrade: Option<Upgrade>,
     control: Control,
-    /// When the server was started; an upgrade keeps it.
-    started: Nanos,
+    birth: Birth,
 }
 
 /// Signals the supervisor takes.
@@ -138,7 +138,7 @@ fn serve(arguments: Vec<OsString>, settings: Settings) -> Result<()> {
     let passed = net::passed(variable, std::process::id())?;
     let listeners = net::open(&settings.bind, &passed, settings.backlog)?;
     let control = Control::open(&settings)?;
-    let now = clock::now();
+    let birth = Birth::now();
     let mut supervisor = Supervisor {
         arguments,
         apps: vec![App::new(settings, listeners)],
@@ -148,8 +148,9 @@ fn serve(arguments: Vec<OsString>, settings: Settings) -> Result<()> {
         program: upgrade::program(),
         upgrade: None,
         control,
-        started: now,
+        birth,
     };
+    let now = clock::now();
     for app in &mut supervisor.apps {
         if let Some(News::Failed(error)) = app.begin(now) {
             return Err(error);
@@ -201,7 +202,7 @@ fn resume(arguments: Vec<OsString>, task: Task, state: RawFd, before: RawFd) -> 
         program: Ok(handed.program),
         upgrade: None,
         control,
-        started: handed.started.unwrap_or_else(clock::now),
+        birth: handed.birth.unwrap_or_else(Birth::now),
     };
     match task {
         Task::Return { .. } => log::warning!("upgrade failed; {VERSION} goes on serving"),
@@ -354,7 +355,7 @@ impl Supervisor {
         };
         let apps = apps.into_iter().collect::<Result<Vec<_>>>()?;
         let mut state = HandOver::new(VERSION, program.clone(), apps);
-        state.started = Some(self.started);
+        state.birth = Some(self.birth);
         state.doors = self.control.hand_over();
         match upgrade {
             Upgrade::Asked => Upgrade::check(program, &self.arguments, &state, now),

@@ -1,4 +1,4 @@
-//! What an app remembers of its past beside what its workers count. It outlives an upgrade.
+//! What the supervisor remembers of the past beside what workers count. It outlives an upgrade.
 
 #![forbid(unsafe_code)]
 
@@ -6,7 +6,24 @@ use serde::{Deserialize, Serialize};
 
 use super::generation::Failure;
 use crate::schedule::Number;
-use crate::sys::clock::Nanos;
+use crate::sys::clock::{self, Nanos};
+
+/// When the server was started; an upgrade does not change it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Birth {
+    pub monotonic: Nanos,
+    /// Nanoseconds since 1970.
+    pub unix: Nanos,
+}
+
+impl Birth {
+    pub fn now() -> Self {
+        Self {
+            monotonic: clock::now(),
+            unix: clock::unix_nanos(),
+        }
+    }
+}
 
 /// Since the server was started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,6 +6,7 @@
 //! test has its own directory, sockets and processes.
 
 pub mod client;
+pub mod control;
 pub mod ctl;
 pub mod curl;
 pub mod fake;
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use client::{Client, Response};
+pub use control::Control;
 pub use ctl::{Said, ctl};
 pub use curl::Curl;
 pub use fake::{Answer, FakeServer};

@@ -122,7 +122,8 @@ impl Client {
         if asked.is_none() && self.state == State::Reading && self.has_ended && !self.is_sending() {
             self.state = State::Gone;
         }
-        if self.wake_at(now).is_some_and(|at| at <= now) && !self.is_hungry && asked.is_none() {
+        let is_timed = self.state != State::Waiting || self.is_sending();
+        if asked.is_none() && is_timed && self.deadline <= now {
             self.time_out(now);
         }
         asked
@@ -190,6 +191,7 @@ impl Client {
 
     /// The last answer.
     pub fn answer_and_leave(&mut self, bytes: Vec<u8>, now: Nanos) {
+        self.is_hungry = false;
         self.send(bytes, State::Leaving, now);
     }
 

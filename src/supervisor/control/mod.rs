@@ -14,9 +14,11 @@
 mod access;
 mod client;
 mod open;
+mod outcome;
 mod pending;
 mod stats;
 mod verbs;
+mod web;
 
 use std::os::fd::{AsFd, BorrowedFd};
 

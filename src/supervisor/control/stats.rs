@@ -18,6 +18,7 @@ use crate::schedule::Stage;
 use crate::scoreboard::{Counter, Durations, Row, State, Totals};
 use crate::supervisor::app::App;
 use crate::supervisor::generation::Generation;
+use crate::supervisor::record::Birth;
 use crate::sys::clock::{Nanos, seconds};
 use crate::sys::diag::Diag;
 use crate::sys::socket::tcp_backlog;
@@ -26,8 +27,7 @@ use crate::sys::socket::tcp_backlog;
 pub struct View<'a> {
     pub apps: &'a [App],
     pub state: &'static str,
-    /// When the server was started.
-    pub started: Nanos,
+    pub birth: Birth,
     pub now: Nanos,
     /// The same moment since 1970.
     pub unix: Nanos,
@@ -35,13 +35,12 @@ pub struct View<'a> {
 
 impl View<'_> {
     pub fn process(&self) -> Process {
-        let uptime = self.since(self.started);
         Process {
             version: VERSION.into(),
             pid: nix::unistd::getpid().as_raw(),
             state: self.state.into(),
-            started_seconds: seconds(self.unix) - uptime,
-            uptime_seconds: uptime,
+            started_seconds: seconds(self.birth.unix),
+            uptime_seconds: self.since(self.birth.monotonic),
         }
     }
 
@@ -159,7 +158,7 @@ impl View<'_> {
     fn rates(&self, totals: &Totals) -> Rates {
         let counts = totals.recent.before(self.now, 300);
         // A server that is younger than the window is not slower for it.
-        let age = self.since(self.started).max(1.0);
+        let age = self.since(self.birth.monotonic).max(1.0);
         let mean = |window: usize| {
             let sum: u64 = counts.iter().rev().take(window).sum();
             sum as f64 / age.min(window as f64)

@@ -2,20 +2,18 @@
 
 #![forbid(unsafe_code)]
 
+use super::Question;
 use super::access::Role;
 use super::client::Id;
 use super::pending::{Awaited, Pending, Then};
-use super::stats::{self, View};
-use super::{Question, is_public};
+use super::stats::View;
 use crate::config::SETTINGS;
 use crate::control::{
-    AppConfig, Asked, Config, HowToStop, Kind, Page, Ping, Recycled, Refused, Reloaded,
-    ReloadedApp, Reply, Request, Resize, SCHEMA, Scaled, SettingInForce, Stats, Stopping, Trace,
-    Verb, Wanted, Workers,
+    AppConfig, Asked, Config, HowToStop, Kind, Page, Ping, Refused, Reply, Request, Resize, SCHEMA,
+    SettingInForce, Stats, Stopping, Verb, Workers,
 };
 use crate::link::{Order, Ticket};
 use crate::log;
-use crate::metrics;
 use crate::supervisor::app::{App, News};
 use crate::supervisor::generation::Generation;
 use crate::supervisor::{Course, Supervisor};
@@ -30,7 +28,7 @@ const PATIENCE: Nanos = 2 * SECOND;
 /// The same for stacks: one process that does not react is waited for by the master.
 const TRACE_PATIENCE: Nanos = 5 * SECOND;
 
-const TEXT: &str = "text/plain; charset=utf-8";
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
 type Answered = Result<Option<Reply>, Refused>;
 
@@ -220,18 +218,20 @@ impl Supervisor {
 
     /// Asks the masters for a sample of the memory when it is time for one; the pending question comes
     /// back when it is not.
-    fn wants_sample(&mut self, mut pending: Pending, now: Nanos) -> Option<Pending> {
+    pub(super) fn wants_sample(&mut self, mut pending: Pending, now: Nanos) -> Option<Pending> {
         for app in &mut self.apps {
-            let is_recent = |at: Nanos| now.saturating_sub(at) < SAMPLE;
-            if app.sampled.is_some_and(is_recent) || app.serving().is_none() {
+            let Some(serving) = app.serving() else {
+                continue;
+            };
+            let number = serving.number;
+            let is_fresh = |(of, at)| of == number && now.saturating_sub(at) < SAMPLE;
+            if app.sampled.is_some_and(is_fresh) {
                 continue;
             }
-            app.sampled = Some(now);
             let ticket = self.control.ticket();
-            if let Some(serving) = app.serving() {
-                pending.awaited.push(awaited(app, serving, ticket));
-                serving.order(Order::Sample { ticket });
-            }
+            pending.awaited.push(awaited(app, serving, ticket));
+            serving.order(Order::Sample { ticket });
+            app.sampled = Some((number, now));
         }
         if pending.awaited.is_empty() {
             return Some(pending);
@@ -241,64 +241,7 @@ impl Supervisor {
         None
     }
 
-    fn turn_to(&mut self, client: Id, role: Role, page: Page, now: Nanos) {
-        let wanted = match page.wanted {
-            Ok(wanted) if role == Role::Public && !is_public(wanted) => Err(404),
-            wanted => wanted,
-        };
-        match wanted {
-            Ok(Wanted::Health) => {
-                let (status, text) = self.health();
-                let answer = (status, TEXT, text.as_bytes());
-                self.control.page(client, page, answer, now);
-            }
-            Ok(Wanted::Stats | Wanted::Metrics) => {
-                let pending = Pending::new(client, None, Then::Page(page));
-                if let Some(Pending { client, .. }) = self.wants_sample(pending, now) {
-                    self.show(client, page, now);
-                }
-            }
-            Err(status) => {
-                let answer = (
-                    status,
-                    TEXT,
-                    &b"there are /stats, /metrics and /health\n"[..],
-                );
-                self.control.page(client, page, answer, now);
-            }
-        }
-    }
-
-    fn show(&mut self, client: Id, page: Page, now: Nanos) {
-        let stats = self.view(now).stats(self.control.diag.as_ref());
-        match page.wanted {
-            Ok(Wanted::Metrics) => {
-                let format = match page.open_metrics {
-                    true => metrics::Format::OpenMetrics,
-                    false => metrics::Format::Prometheus,
-                };
-                let body = metrics::render(&stats, format);
-                let answer = (200, format.media_type(), body.as_bytes());
-                self.control.page(client, page, answer, now);
-            }
-            _ => {
-                let body = Reply::Stats(Box::new(stats)).write();
-                let answer = (200, "application/json", body.as_slice());
-                self.control.page(client, page, answer, now);
-            }
-        }
-    }
-
-    fn health(&self) -> (u16, &'static str) {
-        let serves = |app: &App| app.serving().is_some();
-        match self.course {
-            Course::Serving if self.apps.iter().all(serves) => (200, "ok\n"),
-            Course::Serving => (503, "nothing serves\n"),
-            Course::Draining | Course::Stopping => (503, "the server stops\n"),
-        }
-    }
-
-    fn view(&self, now: Nanos) -> View<'_> {
+    pub(super) fn view(&self, now: Nanos) -> View<'_> {
         View {
             apps: &self.apps,
             state: match self.course {
@@ -306,13 +249,13 @@ impl Supervisor {
                 Course::Draining => "draining",
                 Course::Stopping => "stopping",
             },
-            started: self.started,
+            birth: self.birth,
             now,
             unix: clock::unix_nanos(),
         }
     }
 
-    fn stats(&self, now: Nanos) -> Reply {
+    pub(super) fn stats(&self, now: Nanos) -> Reply {
         let stats: Stats = self.view(now).stats(self.control.diag.as_ref());
         Reply::Stats(Box::new(stats))
     }
@@ -338,106 +281,6 @@ impl Supervisor {
         Config {
             apps: apps.iter().map(app).collect(),
         }
-    }
-
-    /// Answers what can be answered by now.
-    pub fn settle_answers(&mut self, now: Nanos) {
-        let mut pending = std::mem::take(&mut self.control.pending);
-        for app in &mut self.apps {
-            for (generation, mut answer) in app.take_answers() {
-                for question in &mut pending {
-                    question.hear(&app.settings.name, generation, &mut answer);
-                }
-            }
-        }
-        for mut question in pending {
-            question.forget(|awaited| self.is_there(awaited));
-            let Pending { client, .. } = question;
-            let is_due = question.until.is_some_and(|until| until <= now);
-            let is_over = match &question.then {
-                Then::Reload(apps) => !self.is_reloading(apps),
-                _ => question.awaited.is_empty(),
-            };
-            match is_over || is_due {
-                false => self.control.pending.push(question),
-                true => self.conclude(client, question, now),
-            }
-        }
-    }
-
-    fn is_there(&self, awaited: &Awaited) -> bool {
-        let generations = |app: &App| {
-            let mut generations = app.generations.iter();
-            app.settings.name == awaited.app
-                && generations.any(|g| g.number == awaited.generation && !g.is_silent())
-        };
-        self.apps.iter().any(generations)
-    }
-
-    fn is_reloading(&self, names: &[String]) -> bool {
-        let among = |app: &&App| names.contains(&app.settings.name);
-        self.course == Course::Serving && self.apps.iter().filter(among).any(App::is_reloading)
-    }
-
-    fn conclude(&mut self, client: Id, question: Pending, now: Nanos) {
-        let Pending {
-            then,
-            refused,
-            awaited,
-            ..
-        } = question;
-        let late = || {
-            let text = "the master has not answered in time; the log may say why";
-            Refused::new(Kind::TimedOut, text)
-        };
-        let answer: Result<Reply, Refused> = match (then, refused) {
-            (Then::Page(page), _) => return self.show(client, page, now),
-            (Then::Stats, _) => Ok(self.stats(now)),
-            (Then::Reload(names), _) => self.outcome(&names),
-            (_, _) if !awaited.is_empty() => Err(late()),
-            (Then::Scale(scaled), None) => Ok(Reply::Scaled(Scaled { scaled })),
-            (Then::Recycle(recycling), None) => Ok(Reply::Recycled(Recycled { recycling })),
-            // One of several generations has no such worker, or has ended.
-            (Then::Trace { stacks, .. }, refused) => match refused {
-                Some(refused) if stacks.is_empty() => Err(refused),
-                _ => Ok(Reply::Trace(Trace { stacks })),
-            },
-            (_, Some(refused)) => Err(refused),
-        };
-        match answer {
-            Ok(reply) => self.control.reply(client, reply, now),
-            Err(refused) => self.control.reply(client, refused, now),
-        }
-    }
-
-    fn outcome(&self, names: &[String]) -> Result<Reply, Refused> {
-        let mut reloaded = Vec::new();
-        for app in self
-            .apps
-            .iter()
-            .filter(|app| names.contains(&app.settings.name))
-        {
-            let ended = app.reload.as_ref().and_then(|reload| {
-                let ended = reload.ended.as_ref()?;
-                Some((ended.at.saturating_sub(reload.asked), &ended.result))
-            });
-            match ended {
-                Some((took, Ok(generation))) => reloaded.push(ReloadedApp {
-                    app: app.settings.name.clone(),
-                    generation: *generation,
-                    took_seconds: clock::seconds(took),
-                }),
-                Some((_, Err(failure))) => {
-                    return Err(Refused {
-                        kind: Kind::Failed,
-                        error: failure.reason.clone(),
-                        traceback: stats::without_controls(&failure.traceback),
-                    });
-                }
-                None => return Err(Refused::new(Kind::Unavailable, "the server stops")),
-            }
-        }
-        Ok(Reply::Reloaded(Reloaded { reloaded }))
     }
 }
 
