@@ -103,6 +103,7 @@ fn wrong_usage_is_2() {
         &["--timeout", "soon", "ping"],
         &["top", "--interval", "1ms"],
         &["top", "--width", "5"],
+        &["top", "--once", "--json"],
         &["completions", "csh"],
         // Not into a pipe.
         &["top"],

@@ -271,6 +271,28 @@ fn it_follows_the_size_of_the_terminal() {
     assert_eq!(top.end().code(), Some(0));
 }
 
+/// Ctrl-Z gives the terminal back and takes it again; in between the program would be stopped, if its
+/// session had a shell.
+#[test]
+fn everything_is_drawn_again_after_a_pause() {
+    let dir = Scratch::new();
+    let server = server(&dir);
+    let mut top = Terminal::start(dir.path(), &server.path);
+    top.wait_for("workers: 3");
+    let before = top.shown().len();
+    top.press("\x1a");
+    wait_until("a second screen", || {
+        let since = &top.shown()[before..];
+        let (left, entered) = (since.find("\x1b[?1049l")?, since.rfind("\x1b[?1049h")?);
+        assert!(left < entered);
+        screen(&since[entered..])
+            .contains("workers: 3")
+            .then_some(())
+    });
+    top.press("q");
+    assert_eq!(top.end().code(), Some(0));
+}
+
 #[test]
 fn a_signal_ends_it_after_it_has_given_back_the_terminal() {
     let dir = Scratch::new();

@@ -17,7 +17,7 @@ use ratatui::layout::Rect;
 
 use super::ask;
 use super::client::{Client, Deadline};
-use super::command::{Invocation, Top};
+use super::command::{Invocation, Output, Top};
 use super::show::Paint;
 use super::{Error, Exit, Result, print};
 use crate::control::Verb;
@@ -27,6 +27,10 @@ use model::Model;
 const INTERVAL: Duration = Duration::from_secs(1);
 
 pub fn run(invocation: &Invocation, options: Top, deadline: Deadline) -> Result<()> {
+    if invocation.output == Output::Json {
+        let message = "top draws and prints no JSON: stats does";
+        return Err(Error::new(Exit::Usage, message));
+    }
     if options.once {
         let client = ask::connect(invocation, deadline)?;
         return once(invocation, options, client, deadline);
