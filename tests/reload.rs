@@ -444,8 +444,14 @@ fn a_reload_during_the_first_start_starts_afresh() {
     server.notes.expect("importing");
     server.write("shop.py", &version("two", ""));
     server.signal(Signal::SIGHUP);
-    let message = server.notification();
-    assert_eq!(message[0], "READY=1", "nothing was reloaded: {message:?}");
+    loop {
+        let message = server.notification();
+        let reloads = message.iter().any(|line| line == "RELOADING=1");
+        assert!(!reloads, "nothing was reloaded: {message:?}");
+        if message[0] == "READY=1" {
+            break;
+        }
+    }
     server.get("/").assert_text("two");
     wait_generation(&server, 2);
 }
@@ -644,4 +650,68 @@ fn a_generation_lost_during_a_reload_is_replaced_by_the_next() {
     wait_until("one generation", || {
         (server.masters().len() == 1).then_some(())
     });
+}
+
+/// With a configuration file that says this.
+fn configured(text: &str) -> Server {
+    let server = shop().file("rswsgi.toml", text);
+    let path = server.dir().join("rswsgi.toml");
+    server.arg("--config", path)
+}
+
+#[test]
+fn the_configuration_file_is_read_again() {
+    if !ours() {
+        return;
+    }
+    let server = configured("workers = 2\n").default_workers().start();
+    let workers = |count: usize| {
+        wait_until(&format!("{count} workers of one master"), || {
+            let masters = server.masters();
+            (masters.len() == 1 && masters[0].children().len() == count).then_some(())
+        });
+    };
+    workers(2);
+    server.write("rswsgi.toml", "workers = 3\n");
+    server.signal(Signal::SIGHUP);
+    server.log.wait_for("generation 2, ");
+    workers(3);
+    server.get("/").assert_text("one");
+    server.finish();
+}
+
+#[test]
+fn a_mistake_in_the_configuration_file_is_refused() {
+    if !ours() {
+        return;
+    }
+    for (text, said) in [
+        (
+            "keep-alive = 'long'\n",
+            "rswsgi.toml:1: keep-alive: \"long\" is not a duration",
+        ),
+        (
+            "\nkeepalive = 2\n",
+            "rswsgi.toml:2: unknown setting \"keepalive\"; did you mean \"keep-alive\"?",
+        ),
+        ("keep-alive = ", "rswsgi.toml:1: "),
+    ] {
+        assert_keeps_serving(
+            configured("keep-alive = 30\n"),
+            |server| server.write("rswsgi.toml", text),
+            &[said],
+        );
+    }
+}
+
+#[test]
+fn a_configuration_file_that_is_gone_is_refused() {
+    if !ours() {
+        return;
+    }
+    assert_keeps_serving(
+        configured("keep-alive = 30\n"),
+        |server| std::fs::remove_file(server.dir().join("rswsgi.toml")).expect("it was there"),
+        &["cannot read the configuration "],
+    );
 }

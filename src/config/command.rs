@@ -19,9 +19,9 @@ const ABOUT: &str = "Prefork WSGI application server";
 
 const AFTER_HELP: &str = "\
 Durations are written 500ms, 30s, 5m or 1h, a bare number is seconds; sizes 512, 8k, 1m or 1g, a bare number is bytes.
-Precedence: default, then environment variable, then command line. In an environment variable the values of a \
+Precedence: default, then configuration file, then environment variable, then command line. In an environment variable the values of a \
 repeatable option stand between ',' (bind), ':' (sys-path) or line breaks (env).
-Relative paths start in the directory rswsgi was started in.
+Relative paths start in the directory rswsgi was started in, those of a configuration file in its directory.
 
 Exit status: 0 stopped as asked, 1 failed while running, 64 wrong usage, 69 address in use, 70 internal error, \
 71 refused by the operating system, 77 no permission, 78 configuration or application cannot be loaded.";

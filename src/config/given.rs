@@ -5,8 +5,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::layers::Layers;
-use super::setting::Section;
-use super::table::SETTINGS;
 
 /// One setting and where its value came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,7 +12,7 @@ pub struct Given {
     pub name: String,
     /// As written; empty when nobody named it and it has no default.
     pub values: Vec<String>,
-    /// `default`, `environment`, `command line`.
+    /// `default`, `--workers`, `RSWSGI_WORKERS`, `/etc/shop.toml:3`.
     pub source: Option<String>,
 }
 
@@ -22,19 +20,15 @@ pub struct Given {
 const SECRET: &str = "env";
 
 pub(super) fn given(layers: &Layers) -> Vec<Given> {
-    let settings = SETTINGS
-        .iter()
-        .filter(|setting| setting.section != Section::Actions);
-    let given = settings.map(|setting| {
-        let found = layers.given(setting.name);
-        let values = found.map_or(&[][..], |(_, values)| values).iter();
+    let given = layers.in_force().into_iter().map(|in_force| {
+        let values = in_force.values;
         Given {
-            name: setting.name.into(),
-            values: match setting.name {
-                SECRET => values.map(|pair| hidden(pair)).collect(),
-                _ => values.cloned().collect(),
+            name: in_force.setting.name.into(),
+            values: match in_force.setting.name {
+                SECRET => values.iter().map(|pair| hidden(pair)).collect(),
+                _ => values,
             },
-            source: found.map(|(source, _)| source.name().into()),
+            source: in_force.origin,
         }
     });
     given.collect()
@@ -47,8 +41,7 @@ fn hidden(pair: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::config::{Invocation, parse};
+    use crate::config::{Invocation, SETTINGS, Section, parse};
     use std::ffi::OsString;
 
     #[test]
@@ -68,11 +61,11 @@ mod tests {
             )
         };
         let pair = |value: &str, source: &str| (value.to_owned(), source.to_owned());
-        assert_eq!(find("workers"), pair("2", "command line"));
-        assert_eq!(find("backlog"), pair("7", "environment"));
+        assert_eq!(find("workers"), pair("2", "--workers"));
+        assert_eq!(find("backlog"), pair("7", "RSWSGI_BACKLOG"));
         assert_eq!(find("keep-alive"), pair("75s", "default"));
         assert_eq!(find("python"), pair("", ""));
-        assert_eq!(find("env"), pair("PASSWORD=...", "command line"));
+        assert_eq!(find("env"), pair("PASSWORD=...", "--env"));
         let actions = SETTINGS.iter().filter(|s| s.section == Section::Actions);
         assert_eq!(settings.given.len(), SETTINGS.len() - actions.count());
     }

@@ -1,8 +1,8 @@
-//! Where a value comes from: defaults < environment < command line, each a layer of texts.
+//! Where a value comes from: defaults < configuration file < environment < command line, each a layer
+//! of texts.
 //!
 //! The highest layer that names a setting has it alone: a list on the command line replaces the one
-//! in the environment. A configuration file will be one more layer, between the defaults and the
-//! environment.
+//! in the environment.
 
 #![forbid(unsafe_code)]
 
@@ -11,14 +11,16 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::file;
 use super::setting::{Kind, Setting, Value};
 use super::table::{SETTINGS, setting};
 use crate::error::{Error, Exit, Result};
 
 /// Who named a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Source {
     Default,
+    File(PathBuf),
     Environment,
     CommandLine,
 }
@@ -27,13 +29,24 @@ pub(super) enum Source {
 #[derive(Debug)]
 pub(super) struct Layer {
     source: Source,
-    values: BTreeMap<&'static str, Vec<String>>,
+    /// Where relative paths start, if not where the program was started.
+    pub(super) directory: Option<PathBuf>,
+    pub(super) values: BTreeMap<&'static str, Written>,
+}
+
+/// A value as it was given: several texts for a list.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub texts: Vec<String>,
+    /// Of a file, from 1; 0 elsewhere.
+    pub line: usize,
 }
 
 impl Layer {
     pub(super) fn new(source: Source) -> Layer {
         Layer {
             source,
+            directory: None,
             values: BTreeMap::new(),
         }
     }
@@ -75,62 +88,99 @@ impl Layer {
         Ok(layer)
     }
 
-    pub(super) fn set(&mut self, setting: &Setting, values: Vec<String>) {
-        self.values.insert(setting.name, values);
+    pub(super) fn set(&mut self, setting: &Setting, texts: Vec<String>) {
+        self.values.insert(setting.name, Written { texts, line: 0 });
     }
 
     pub(super) fn last(&self, name: &str) -> Option<&str> {
-        Some(self.values.get(name)?.last()?.as_str())
+        Some(self.values.get(name)?.texts.last()?.as_str())
     }
 
     /// Turns the reason a parser gave into an error that names the setting as its author wrote it.
     pub(super) fn check<T>(&self, name: &str, read: Result<T, String>) -> Result<T> {
         read.map_err(|reason| {
-            let place = self.source.spell(setting(name));
+            let line = self.values.get(name).map_or(0, |given| given.line);
+            let place = self.source.spell(setting(name), line);
             Error::new(self.source.exit(), format!("{place}: {reason}"))
         })
     }
 }
 
 impl Source {
-    pub(super) fn name(self) -> &'static str {
+    /// The setting as its author wrote it.
+    fn spell(&self, setting: &Setting, line: usize) -> String {
+        let flag = match setting.name {
+            "target" => "target".to_owned(),
+            name => format!("--{name}"),
+        };
         match self {
-            Source::Default => "default",
-            Source::Environment => "environment",
-            Source::CommandLine => "command line",
+            Source::Default | Source::CommandLine => flag,
+            Source::Environment => setting.variable().unwrap_or(flag),
+            Source::File(path) => format!("{}:{line}: {}", path.display(), setting.name),
         }
     }
 
-    fn spell(self, setting: &Setting) -> String {
-        let variable = setting.variable().filter(|_| self == Source::Environment);
-        variable.unwrap_or_else(|| match setting.name {
-            "target" => "target".to_owned(),
-            name => format!("--{name}"),
-        })
+    /// For people who ask where a value comes from.
+    fn describe(&self, setting: &Setting, line: usize) -> String {
+        match self {
+            Source::Default => "default".to_owned(),
+            Source::File(path) => format!("{}:{line}", path.display()),
+            Source::Environment | Source::CommandLine => self.spell(setting, line),
+        }
     }
 
-    fn exit(self) -> Exit {
+    fn exit(&self) -> Exit {
         match self {
             Source::Default => Exit::Internal,
-            Source::Environment => Exit::Config,
+            Source::File(_) | Source::Environment => Exit::Config,
             Source::CommandLine => Exit::Usage,
         }
     }
 }
 
+/// A setting as it counts.
+#[derive(Clone, Debug)]
+pub struct InForce {
+    pub setting: &'static Setting,
+    /// As they were given; none for a setting without a value, several for a list.
+    pub values: Vec<String>,
+    /// `default`, `--workers`, `RSWSGI_WORKERS` or `/etc/shop.toml:3`; `None` without a value.
+    pub origin: Option<String>,
+}
+
 /// The layers, the lowest first.
 #[derive(Debug)]
-pub(super) struct Layers(pub(super) Vec<Layer>);
+pub(super) struct Layers {
+    pub(super) layers: Vec<Layer>,
+    /// Where the program was started.
+    pub(super) directory: PathBuf,
+}
 
 impl Layers {
     pub(super) fn highest_first(&self) -> impl Iterator<Item = &Layer> {
-        self.0.iter().rev()
+        self.layers.iter().rev()
     }
 
-    /// Who named a setting, and how.
-    pub(super) fn given(&self, name: &str) -> Option<(Source, &[String])> {
-        let layer = self.layer_of(name)?;
-        Some((layer.source, layer.values.get(name)?))
+    /// Every setting but the actions, in the order of the table.
+    pub(super) fn in_force(&self) -> Vec<InForce> {
+        let lookup = |setting: &'static Setting| {
+            let layer = self.layer_of(setting.name);
+            let given = layer.and_then(|layer| Some((layer, layer.values.get(setting.name)?)));
+            InForce {
+                setting,
+                values: given.map_or_else(Vec::new, |(_, given)| given.texts.clone()),
+                origin: given.map(|(layer, given)| layer.source.describe(setting, given.line)),
+            }
+        };
+        let settings = SETTINGS.iter().filter(|setting| file::in_files(setting));
+        settings.map(lookup).collect()
+    }
+
+    /// Where a relative path in the value of `name` starts.
+    pub(super) fn base(&self, name: &str) -> &Path {
+        let layer = self.layer_of(name);
+        let directory = layer.and_then(|layer| layer.directory.as_deref());
+        directory.unwrap_or(&self.directory)
     }
 
     fn layer_of(&self, name: &str) -> Option<&Layer> {
@@ -169,8 +219,8 @@ impl Layers {
         }
     }
 
-    pub(super) fn path(&self, name: &str, directory: &Path) -> Result<Option<PathBuf>> {
-        Ok(self.text(name)?.map(|text| directory.join(text)))
+    pub(super) fn path(&self, name: &str) -> Result<Option<PathBuf>> {
+        Ok(self.text(name)?.map(|text| self.base(name).join(text)))
     }
 
     /// A setting with a default and a parser of its own.
@@ -216,7 +266,8 @@ impl Layers {
         let Some(layer) = self.layer_of(name) else {
             return Ok(Vec::new());
         };
-        let texts = layer.values.get(name).into_iter().flatten();
+        let texts = layer.values.get(name).map(|given| &given.texts);
+        let texts = texts.into_iter().flatten();
         texts.map(|text| layer.check(name, parse(text))).collect()
     }
 }

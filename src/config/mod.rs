@@ -1,16 +1,19 @@
 //! Settings: one declaration each (`table.rs`), from the command line to [`Settings`].
 //!
-//! [`parse`] reads the layers (`layers.rs`: defaults < environment < command line) and resolves them
-//! (`settings.rs`). It is given arguments and environment, and gives back what to do: nothing here
-//! prints, exits, opens or changes anything.
+//! [`parse`] reads the layers (`layers.rs`: defaults < configuration file < environment < command
+//! line) and resolves them (`settings.rs`). It is given arguments and environment, and gives back what
+//! to do: nothing here prints, exits or changes anything, and only configuration files are opened.
 
 #![forbid(unsafe_code)]
 
 mod before_fork;
 mod bind;
 mod command;
+mod example;
+mod file;
 mod given;
 mod layers;
+mod privileges;
 mod reload;
 mod setting;
 mod settings;
@@ -28,6 +31,8 @@ pub use before_fork::{BeforeFork, ForkSafety, WarmUp, WarmUpFailure};
 pub use bind::{Bind, DEFAULT_BIND, FIRST_FD, SOCKET_PATH_LENGTH};
 pub use command::command;
 pub use given::Given;
+pub use layers::InForce;
+pub use privileges::{Privileges, RESOURCES, ResourceLimit};
 pub use setting::{Environment, Kind, Section, Setting, TakesEffect, Value};
 pub use settings::{
     ControlSocket, InterpreterSettings, Limits, Recycling, Settings, UnderscoreFields,
@@ -80,12 +85,17 @@ fn parse_in(
         Arguments::Print(text) => return Ok(Invocation::Print(text)),
         Arguments::Layer(layer) => layer,
     };
-    let layers = Layers(vec![
-        Layer::defaults(),
-        Layer::environment(&env)?,
-        command_line,
-    ]);
-    let settings = settings::resolve(&layers, directory)?;
+    let mut layers = Layers {
+        layers: vec![Layer::defaults(), Layer::environment(&env)?, command_line],
+        directory: directory.to_owned(),
+    };
+    if let Some(path) = layers.path("config")? {
+        layers.layers.splice(1..1, file::layers(&path)?);
+    }
+    if layers.switch("print-config")? {
+        return Ok(Invocation::Print(example::write(&layers.in_force())));
+    }
+    let settings = settings::resolve(&layers)?;
     Ok(match layers.switch("check")? {
         true => Invocation::Check(settings),
         false => Invocation::Serve(settings),

@@ -51,6 +51,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
     Application,
+    Privileges,
     Listening,
     Workers,
     Requests,
@@ -62,6 +63,7 @@ impl Section {
     pub fn title(self) -> &'static str {
         match self {
             Section::Application => "Application",
+            Section::Privileges => "Privileges",
             Section::Listening => "Listening",
             Section::Workers => "Workers",
             Section::Requests => "Requests and responses",

@@ -5,7 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use super::before_fork::{self, BeforeFork};
 use super::bind::Bind;
 use super::given::{self, Given};
 use super::layers::Layers;
+use super::privileges::{self, Privileges};
 use super::target::{self, Target};
 use super::value::show_size;
 use super::workers::Pool;
@@ -31,10 +32,13 @@ pub struct Settings {
     pub workers: Pool,
     pub before_fork: BeforeFork,
     pub interpreter: InterpreterSettings,
+    pub privileges: Privileges,
     /// Mount prefix: empty, or `/prefix` without a final slash.
     pub script_name: String,
     pub limits: Limits,
     pub recycling: Recycling,
+    /// How long a service that is started by its sockets stays when nobody asks for it.
+    pub exit_idle: Option<Duration>,
     pub underscore_fields: UnderscoreFields,
     pub control: ControlSocket,
     /// Its members may look, but not steer.
@@ -126,8 +130,7 @@ pub enum UnderscoreFields {
     Keep,
 }
 
-/// `directory` is where the program was started: relative paths start there.
-pub(super) fn resolve(layers: &Layers, directory: &Path) -> Result<Settings> {
+pub(super) fn resolve(layers: &Layers) -> Result<Settings> {
     let target = resolve_target(layers)?;
     let name = match layers.text("name")? {
         Some(name) => layers
@@ -139,20 +142,22 @@ pub(super) fn resolve(layers: &Layers, directory: &Path) -> Result<Settings> {
         target,
         name,
         bind: layers.list("bind", |text| {
-            let bind = text.parse::<Bind>()?.within(directory);
+            let bind = text.parse::<Bind>()?.within(layers.base("bind"));
             bind.check_length().map(|()| bind)
         })?,
         backlog: layers.number("backlog")?,
         workers: layers.parsed("workers", str::parse)?,
         before_fork: before_fork::resolve(layers)?,
-        interpreter: resolve_interpreter(layers, directory)?,
+        interpreter: resolve_interpreter(layers)?,
+        privileges: privileges::resolve(layers)?,
         script_name: layers.parsed("script-name", read_script_name)?,
-        limits: resolve_limits(layers, directory)?,
+        limits: resolve_limits(layers)?,
         recycling: resolve_recycling(layers)?,
-        control: resolve_control(layers, directory)?,
+        exit_idle: Some(layers.duration("exit-idle")?).filter(|time| !time.is_zero()),
+        control: resolve_control(layers)?,
         control_group: layers.text("control-group")?,
         metrics_bind: layers.list("metrics-bind", |text| {
-            let bind = text.parse::<Bind>()?.within(directory);
+            let bind = text.parse::<Bind>()?.within(layers.base("metrics-bind"));
             bind.check_length().map(|()| bind)
         })?,
         given: given::given(layers),
@@ -194,14 +199,16 @@ fn resolve_target(layers: &Layers) -> Result<Target> {
     Err(Error::new(Exit::Usage, message))
 }
 
-fn resolve_control(layers: &Layers, directory: &Path) -> Result<ControlSocket> {
+fn resolve_control(layers: &Layers) -> Result<ControlSocket> {
     let text = layers.text("control")?;
     let read = match text.as_deref() {
         None => Ok(ControlSocket::Somewhere),
         Some("none") => Ok(ControlSocket::Nowhere),
         Some("") => Err("the path is empty".to_owned()),
         Some(text) => {
-            let path = directory.join(text.strip_prefix("unix:").unwrap_or(text));
+            let path = layers
+                .base("control")
+                .join(text.strip_prefix("unix:").unwrap_or(text));
             let bind = Bind::file(path.clone());
             bind.check_length().map(|()| ControlSocket::At(path))
         }
@@ -209,25 +216,24 @@ fn resolve_control(layers: &Layers, directory: &Path) -> Result<ControlSocket> {
     layers.check("control", read)
 }
 
-fn resolve_interpreter(layers: &Layers, directory: &Path) -> Result<InterpreterSettings> {
-    let path = |name| layers.path(name, directory);
+fn resolve_interpreter(layers: &Layers) -> Result<InterpreterSettings> {
     let python = layers.text("python")?.map(|text| match text.contains('/') {
-        true => directory.join(text),
+        true => layers.base("python").join(text),
         false => PathBuf::from(text),
     });
     Ok(InterpreterSettings {
         python,
-        venv: path("venv")?,
-        chdir: path("chdir")?,
+        venv: layers.path("venv")?,
+        chdir: layers.path("chdir")?,
         sys_path: layers.list("sys-path", |text| match text {
             "" => Err("the path is empty".to_owned()),
-            _ => Ok(directory.join(text)),
+            _ => Ok(layers.base("sys-path").join(text)),
         })?,
         env: layers.list("env", read_variable)?,
     })
 }
 
-fn resolve_limits(layers: &Layers, directory: &Path) -> Result<Limits> {
+fn resolve_limits(layers: &Layers) -> Result<Limits> {
     let limits = Limits {
         request_line: layers.number("limit-request-line")?,
         head: layers.number("limit-head")?,
@@ -237,7 +243,7 @@ fn resolve_limits(layers: &Layers, directory: &Path) -> Result<Limits> {
             bytes => bytes,
         },
         body_memory: layers.number("body-memory")?,
-        temp_dir: layers.path("temp-dir", directory)?,
+        temp_dir: layers.path("temp-dir")?,
         head_timeout: layers.duration("head-timeout")?,
         body_timeout: layers.duration("body-timeout")?,
         send_timeout: layers.duration("send-timeout")?,

@@ -27,6 +27,10 @@ const APPLICATION: Setting = Setting {
     help: "",
     long_help: "",
 };
+const PRIVILEGES: Setting = Setting {
+    section: Section::Privileges,
+    ..APPLICATION
+};
 const LISTENING: Setting = Setting {
     section: Section::Listening,
     takes_effect: Restart,
@@ -126,6 +130,43 @@ pub static SETTINGS: &[Setting] = &[
         help: "Path the application is mounted at, such as /shop",
         long_help: "It is taken off PATH_INFO and becomes SCRIPT_NAME; it starts with '/' and does not end with one.",
         ..APPLICATION
+    },
+    Setting {
+        name: "user",
+        value: "NAME",
+        help: "User the application runs as, a name or a number; needs root",
+        long_help: "Sockets are bound before. The interpreter and everything after it runs as this user, with its groups \
+            and without capabilities; that it cannot go back is verified. HOME, USER, LOGNAME and SHELL are set.",
+        ..PRIVILEGES
+    },
+    Setting {
+        name: "group",
+        value: "NAME",
+        help: "Group the application runs as, a name or a number",
+        long_help: "By default the one of --user.",
+        ..PRIVILEGES
+    },
+    Setting {
+        name: "umask",
+        value: "OCTAL",
+        help: "Permissions that files of the application do not get, such as 027",
+        ..PRIVILEGES
+    },
+    Setting {
+        name: "rlimit",
+        value: "NAME=SOFT[:HARD]",
+        kind: List { separator: ',' },
+        help: "Resource limit of each process of the application; repeatable",
+        long_help: "NAME is one of getrlimit(2) in lower case: nofile=4096, as=2g, core=0:infinity, nproc=100.",
+        ..PRIVILEGES
+    },
+    Setting {
+        name: "allow-new-privileges",
+        kind: Switch,
+        help: "With --user: let programs that the application starts gain privileges",
+        long_help: "Without it set-user-ID and set-group-ID programs (sudo, some versions of sendmail) run without the \
+            rights of their owner (PR_SET_NO_NEW_PRIVS).",
+        ..PRIVILEGES
     },
     Setting {
         name: "bind",
@@ -284,6 +325,16 @@ pub static SETTINGS: &[Setting] = &[
         ..WORKERS
     },
     Setting {
+        name: "exit-idle",
+        value: "TIME",
+        kind: Duration(0..=DAY),
+        default: Some("0"),
+        help: "Idle time after which a socket-activated service exits, 0 for never",
+        long_help: "Idle is who has no connection. Only when all sockets were passed by systemd, which starts the \
+            service again on the next connection.",
+        ..WORKERS
+    },
+    Setting {
         name: "start-timeout",
         value: "TIME",
         kind: Duration(100..=DAY),
@@ -423,6 +474,27 @@ pub static SETTINGS: &[Setting] = &[
         help: "Address that serves /metrics and /health; repeatable",
         long_help: "In the same forms as --bind. Whoever can connect can read them.",
         ..CONTROL
+    },
+    Setting {
+        name: "config",
+        short: Some('c'),
+        value: "FILE",
+        kind: Path,
+        section: Section::Actions,
+        help: "Configuration file, TOML or YAML by its extension",
+        long_help: "Its keys are the names of these options, so that workers = \"2..16\" stands for --workers 2..16; \
+            lists are written as such, env also as a table; include = \"DIR\" adds the files of a directory in the \
+            order of their names. Relative paths in it start in its own directory. It is read again on reload.",
+        ..APPLICATION
+    },
+    Setting {
+        name: "print-config",
+        kind: Switch,
+        section: Section::Actions,
+        environment: NoVariable,
+        takes_effect: Live,
+        help: "Print a commented configuration file with the values in force, then exit",
+        ..APPLICATION
     },
     Setting {
         name: "check",

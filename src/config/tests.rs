@@ -5,6 +5,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::*;
@@ -30,6 +31,14 @@ fn serve(args: &[&str]) -> Settings {
     serve_with(args, &[])
 }
 
+/// Without what was asked for, which is kept whether or not it is obeyed.
+fn meaning(args: &[&str]) -> Settings {
+    Settings {
+        given: Vec::new(),
+        ..serve(args)
+    }
+}
+
 fn refused(args: &[&str]) -> String {
     let error = run(args, &[]).unwrap_err();
     assert_eq!(error.exit(), Exit::Usage, "{error}");
@@ -39,15 +48,10 @@ fn refused(args: &[&str]) -> String {
 /// A setting that is read gets its own value into the settings; one that is forgotten changes nothing.
 #[test]
 fn every_setting_reaches_the_settings() {
-    // What was asked for is kept, too, whether or not it is obeyed.
-    let serve = |args: &[&str]| Settings {
-        given: Vec::new(),
-        ..serve_with(args, &[])
-    };
-    let plain = serve(&["m"]);
+    let plain = meaning(&["m"]);
     for setting in SETTINGS {
         let value = match (&setting.kind, setting.name) {
-            (_, "target" | "app" | "check") => continue,
+            (_, "target" | "app" | "config" | "print-config" | "check") => continue,
             (Kind::Switch, _) => String::new(),
             // Its smallest value is the default of some: none.
             (Kind::Number(limits) | Kind::Size(limits), _) => match limits.start() {
@@ -61,7 +65,9 @@ fn every_setting_reaches_the_settings() {
             (_, "env") => "K=V".to_owned(),
             (_, "script-name" | "warm-up") => "/x".to_owned(),
             (_, "workers") => "3".to_owned(),
-            (_, "module" | "name" | "control-group") => "x".to_owned(),
+            (_, "module" | "name" | "user" | "group" | "control-group") => "x".to_owned(),
+            (_, "umask") => "027".to_owned(),
+            (_, "rlimit") => "core=0".to_owned(),
             (_, name) => panic!("{name} needs a value here"),
         };
         let flag = match value.as_str() {
@@ -75,7 +81,7 @@ fn every_setting_reaches_the_settings() {
         if setting.name != "module" {
             args.push("m");
         }
-        assert_ne!(serve(&args), plain, "{flag} changes nothing");
+        assert_ne!(meaning(&args), plain, "{flag} changes nothing");
     }
 }
 
@@ -315,4 +321,151 @@ fn settings_survive_the_way_to_the_master() {
     ]);
     let text = serde_json::to_string(&settings).unwrap();
     assert_eq!(serde_json::from_str::<Settings>(&text).unwrap(), settings);
+}
+
+/// A directory with these files, gone at the end.
+struct Files(PathBuf);
+
+impl Files {
+    fn new(files: &[(&str, &str)]) -> Files {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("rswsgi-config-{}-{number}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(directory.join("conf.d")).unwrap();
+        for (name, text) in files {
+            std::fs::write(directory.join(name), text).unwrap();
+        }
+        Files(directory)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_file_stands_between_the_defaults_and_the_environment() {
+    let files = Files::new(&[("a.toml", "target = 'shop'\nbacklog = 5\nworkers = '1..3'\n")]);
+    let path = files.path("a.toml");
+    let settings = serve(&["-c", &path]);
+    assert_eq!((settings.name.as_str(), settings.backlog), ("shop", 5));
+    let variables = [("RSWSGI_BACKLOG", "7"), ("RSWSGI_CONFIG", path.as_str())];
+    assert_eq!(serve_with(&[], &variables).backlog, 7);
+    let settings = serve_with(&["--backlog=9", "other"], &variables);
+    assert_eq!((settings.name.as_str(), settings.backlog), ("other", 9));
+}
+
+#[test]
+fn relative_paths_in_a_file_start_beside_it() {
+    let text =
+        "target: shop\nchdir: app\nbind: ['unix:run/a.sock']\nsys-path: lib\npython: bin/python\n";
+    let files = Files::new(&[("a.yml", text)]);
+    let settings = serve(&["-c", &files.path("a.yml"), "--temp-dir=tmp"]);
+    let here = |path: &str| files.0.join(path);
+    assert_eq!(settings.interpreter.chdir, Some(here("app")));
+    assert_eq!(settings.interpreter.python, Some(here("bin/python")));
+    assert_eq!(settings.interpreter.sys_path, [here("lib")]);
+    assert_eq!(
+        settings.bind[0].to_string(),
+        format!("unix:{}", files.path("run/a.sock"))
+    );
+    assert_eq!(settings.limits.temp_dir, Some(PathBuf::from("/srv/tmp")));
+}
+
+#[test]
+fn a_directory_is_included_in_the_order_of_its_names() {
+    let files = Files::new(&[
+        (
+            "a.toml",
+            "target = 'shop'\nbacklog = 1\ninclude = 'conf.d'\nname = 'of-a'\n",
+        ),
+        ("conf.d/20.toml", "backlog = 20\n"),
+        ("conf.d/10.yaml", "backlog: 10\nworkers: 10\n"),
+        ("conf.d/30.toml~", "backlog = 30\n"),
+        ("conf.d/.40.toml", "backlog = 40\n"),
+    ]);
+    let settings = serve(&["-c", &files.path("a.toml")]);
+    assert_eq!((settings.backlog, settings.name.as_str()), (20, "of-a"));
+    assert_eq!(settings.workers, "10".parse().unwrap());
+}
+
+#[test]
+fn what_is_wrong_in_a_file_is_named_with_file_and_line() {
+    for (text, reason) in [
+        (
+            "target = 'a'\nbacklog = 0\n",
+            ":2: backlog: \"0\" is not between 1 and 65535",
+        ),
+        ("target = 'a'\n\nbind = ['x:y']\n", ":3: bind: "),
+        (
+            "\n\nbacklogg = 1\n",
+            ":3: unknown setting \"backlogg\"; did you mean \"backlog\"?",
+        ),
+        ("include = 'nowhere'\n", ":1: cannot include "),
+        ("target = [", ":1: "),
+    ] {
+        let files = Files::new(&[("a.toml", text)]);
+        let path = files.path("a.toml");
+        let error = run(&["-c", &path], &[]).unwrap_err();
+        assert_eq!(error.exit(), Exit::Config, "{error}");
+        let expected = format!("{path}{reason}");
+        assert!(error.to_string().starts_with(&expected), "{error}");
+    }
+    for path in ["/nowhere.toml", "/etc/hostname"] {
+        let error = run(&["-c", path], &[]).unwrap_err();
+        assert_eq!(error.exit(), Exit::Config);
+        assert!(error.to_string().contains(path), "{error}");
+    }
+}
+
+#[test]
+fn what_print_config_writes_means_the_same() {
+    let args = [
+        "shop:create(\"a\")",
+        "--workers=2..5",
+        "--bind=unix:/run/a.sock",
+        "--bind=[::1]:80",
+        "--env=A=\"b\\c\n\u{1}ä",
+        "--request-timeout=5m",
+        "--immortal",
+        "--max-body=2g",
+    ];
+    let Ok(Invocation::Print(text)) = run(&[&args[..], &["--print-config"]].concat(), &[]) else {
+        panic!("nothing printed");
+    };
+    let files = Files::new(&[("a.toml", &text)]);
+    assert_eq!(meaning(&["-c", &files.path("a.toml")]), meaning(&args));
+    // Every comment that shows a default is right, too.
+    let uncommented: String = text
+        .lines()
+        .filter_map(|line| {
+            let line = line.strip_prefix("# ").unwrap_or(line);
+            let name = line.split(" = ").next()?;
+            let is_one = line.contains(" = ") && SETTINGS.iter().any(|s| s.name == name);
+            let value = SETTINGS.iter().find(|s| s.name == name)?.value;
+            let has_value = !line.contains(&format!("\"{value}\""));
+            (is_one && has_value).then(|| format!("{line}\n"))
+        })
+        .collect();
+    assert!(uncommented.lines().count() > 20, "{text}");
+    let files = Files::new(&[("b.toml", &uncommented)]);
+    assert_eq!(meaning(&["-c", &files.path("b.toml")]), meaning(&args));
+}
+
+#[test]
+fn print_config_needs_no_application() {
+    let Ok(Invocation::Print(text)) = run(&["--print-config"], &[]) else {
+        panic!("nothing printed");
+    };
+    assert!(
+        text.lines()
+            .all(|line| line.is_empty() || line.starts_with('#'))
+    );
 }

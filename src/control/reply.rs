@@ -187,7 +187,7 @@ pub struct SettingInForce {
     /// As it was given, several for a repeatable setting, none for one that is not set. Of
     /// `env` only the names are shown: `KEY=...`.
     pub values: Vec<String>,
-    /// `default`, `environment`, `command line`.
+    /// `default`, `--workers`, `RSWSGI_WORKERS`, `/etc/shop.toml:3`.
     pub source: Option<String>,
     /// `live`, `reload`, `restart`: what it takes for a change to count.
     pub takes_effect: String,

@@ -8,9 +8,10 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat};
-use nix::unistd::{Gid, Group, Uid, User, fchownat};
+use nix::unistd::{Gid, Uid, fchownat};
 
 use crate::error::{Error, Exit, Result};
+use crate::sys::account;
 
 /// Who may connect unless `mode=` says otherwise: the owner and the group. What reaches the socket
 /// past the web server could claim to be it, so the others are let in on request only.
@@ -31,20 +32,8 @@ impl Access {
         user: Option<&str>,
         group: Option<&str>,
     ) -> Result<Access, String> {
-        let user = user.map(|name| match name.parse() {
-            Ok(number) => Ok(Uid::from_raw(number)),
-            Err(_) => match User::from_name(name) {
-                Ok(Some(user)) => Ok(user.uid),
-                _ => Err(format!("there is no user {name:?}")),
-            },
-        });
-        let group = group.map(|name| match name.parse() {
-            Ok(number) => Ok(Gid::from_raw(number)),
-            Err(_) => match Group::from_name(name) {
-                Ok(Some(group)) => Ok(group.gid),
-                _ => Err(format!("there is no group {name:?}")),
-            },
-        });
+        let user = user.map(account::user);
+        let group = group.map(account::group);
         Ok(Access {
             mode: Mode::from_bits_truncate(mode.unwrap_or(DEFAULT_MODE)),
             user: user.transpose()?,

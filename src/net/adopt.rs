@@ -122,7 +122,7 @@ pub(super) fn listener(fd: OwnedFd, passed: &Passed) -> Result<Listener> {
     if let Kind::Tcp { .. } = kind {
         setsockopt(&fd, sockopt::TcpNoDelay, &true).map_err(failed)?;
     }
-    Ok(Listener::new(fd, kind, None))
+    Ok(Listener::passed(fd, kind))
 }
 
 fn is_connected(fd: &OwnedFd) -> bool {

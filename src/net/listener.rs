@@ -22,6 +22,17 @@ pub struct Listener {
     name: String,
     kind: Kind,
     file: Option<SocketFile>,
+    origin: Origin,
+}
+
+/// Who has bound the socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    #[default]
+    Bound,
+    /// Whoever started this process, and keeps it when this process has gone.
+    Passed,
 }
 
 /// What the socket listens on.
@@ -46,6 +57,8 @@ pub struct ListenerSpec {
 pub struct HandedListener {
     pub spec: ListenerSpec,
     file: Option<SocketFile>,
+    #[serde(default)]
+    origin: Origin,
 }
 
 impl Kind {
@@ -66,7 +79,27 @@ impl Listener {
             name: kind.describe(),
             kind,
             file,
+            origin: Origin::Bound,
         }
+    }
+
+    pub(super) fn passed(fd: OwnedFd, kind: Kind) -> Listener {
+        let mut listener = Listener::new(fd, kind, None);
+        listener.origin = Origin::Passed;
+        listener
+    }
+
+    /// One that this program has bound in an earlier life, and the service manager has kept.
+    pub(super) fn reclaim(&mut self) -> io::Result<()> {
+        self.origin = Origin::Bound;
+        if let Kind::Unix { path } = &self.kind {
+            self.file = Some(SocketFile::new(path)?);
+        }
+        Ok(())
+    }
+
+    pub fn origin(&self) -> Origin {
+        self.origin
     }
 
     /// Takes over the listener another process described; the descriptor is inherited. The
@@ -98,13 +131,15 @@ impl Listener {
         HandedListener {
             spec: self.spec(),
             file: self.file.clone(),
+            origin: self.origin,
         }
     }
 
     /// Takes over a duplicate of a listener of the program that this process executed before. The
     /// socket file is not ours before [`Listener::own_file`].
     pub fn resume(handed: &HandedListener, fd: OwnedFd) -> Result<Listener> {
-        let listener = listener(fd, &Passed::unnamed(handed.spec.fd))?;
+        let mut listener = listener(fd, &Passed::unnamed(handed.spec.fd))?;
+        listener.origin = handed.origin;
         listener.check(&handed.spec)
     }
 

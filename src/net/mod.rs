@@ -13,38 +13,64 @@ mod unix;
 
 pub use access::DEFAULT_MODE;
 pub use adopt::{LISTEN_VARIABLES, Passed, adopt, passed};
-pub use listener::{HandedListener, Kind, Listener, ListenerSpec};
+pub use listener::{HandedListener, Kind, Listener, ListenerSpec, Origin};
 
 use crate::config::{Bind, DEFAULT_BIND};
 use crate::error::{Error, Exit, Result};
 use access::Access;
 
+/// The name under which the service manager keeps listeners of ours over a restart (sd_notify(3),
+/// FDNAME).
+pub const KEPT: &str = "rswsgi-listener";
+
+/// Listeners that this program has bound before and that were kept for it.
+#[derive(Debug, Default)]
+struct Kept(Vec<Listener>);
+
+impl Kept {
+    /// The one that listens there already. One whose socket file has been replaced is none.
+    fn take(&mut self, kind: &Kind) -> Option<Listener> {
+        let index = self.0.iter().position(|kept| kept.kind() == kind)?;
+        let mut listener = self.0.swap_remove(index);
+        listener.reclaim().is_ok().then_some(listener)
+    }
+}
+
 /// All listeners of an app: the sockets that were passed, then those named; the default address if
-/// there are neither. A socket that is passed as well as named (`fd://3`) is one listener.
+/// there are neither. A socket that is passed as well as named (`fd://3`) is one listener. What was
+/// kept for us and is no longer asked for is closed.
 pub fn open(binds: &[Bind], passed: &[Passed], backlog: u32) -> Result<Vec<Listener>> {
     let mut listeners = Vec::new();
+    let mut kept = Kept::default();
     for socket in passed {
-        listeners.push(adopt(socket)?);
+        match socket.label.as_deref() {
+            Some(KEPT) => kept.0.push(adopt(socket)?),
+            _ => listeners.push(adopt(socket)?),
+        }
     }
     for (index, named) in binds.iter().enumerate() {
         let taken = |fd: i32| passed.iter().any(|socket| socket.fd == fd);
         match named {
             _ if binds[..index].contains(named) => {}
             Bind::Fd(fd) if taken(*fd) => {}
-            _ => listeners.extend(bind(named, backlog)?),
+            _ => listeners.extend(bind_or_take(named, backlog, &mut kept)?),
         }
     }
     if listeners.is_empty() {
         let default = DEFAULT_BIND
             .parse()
             .map_err(|reason: String| Error::new(Exit::Internal, reason))?;
-        listeners = bind(&default, backlog)?;
+        listeners = bind_or_take(&default, backlog, &mut kept)?;
     }
     Ok(listeners)
 }
 
 /// Binds one address; a host name may stand for several.
-pub fn bind(bind: &Bind, backlog: u32) -> Result<Vec<Listener>> {
+pub fn bind(address: &Bind, backlog: u32) -> Result<Vec<Listener>> {
+    bind_or_take(address, backlog, &mut Kept::default())
+}
+
+fn bind_or_take(bind: &Bind, backlog: u32, kept: &mut Kept) -> Result<Vec<Listener>> {
     match bind {
         Bind::Unix {
             path,
@@ -56,10 +82,10 @@ pub fn bind(bind: &Bind, backlog: u32) -> Result<Vec<Listener>> {
                 Access::new(*mode, user.as_deref(), group.as_deref()).map_err(|reason| {
                     Error::new(Exit::Config, format!("cannot bind {bind}: {reason}"))
                 })?;
-            Ok(vec![unix::bind_path(path, &access, backlog)?])
+            Ok(vec![unix::bind_path(path, &access, backlog, kept)?])
         }
-        Bind::Abstract(name) => Ok(vec![unix::bind_abstract(name, backlog)?]),
-        Bind::Tcp { host, port } => tcp::bind(host, *port, backlog),
+        Bind::Abstract(name) => Ok(vec![unix::bind_abstract(name, backlog, kept)?]),
+        Bind::Tcp { host, port } => tcp::bind(host, *port, backlog, kept),
         Bind::Fd(fd) => Ok(vec![adopt(&Passed::unnamed(*fd))?]),
     }
 }
@@ -161,6 +187,47 @@ mod tests {
                 .to_string()
                 .ends_with("there is no user \"no-such-user\""),
             "{error}"
+        );
+    }
+
+    /// As if the service manager had kept it.
+    fn kept(listener: &Listener) -> Passed {
+        Passed {
+            fd: nix::unistd::dup(listener).unwrap().into_raw_fd(),
+            label: Some(KEPT.to_owned()),
+        }
+    }
+
+    #[test]
+    fn what_was_kept_is_taken_up_again_and_is_ours() {
+        let directory = directory();
+        let text = format!("unix:{}?mode=600", directory.path("a.sock").display());
+        let mut binds: Vec<Bind> = vec![text.parse().unwrap(), "127.0.0.1:0".parse().unwrap()];
+        let mut first = open(&binds, &[], 16).unwrap();
+        let Kind::Tcp { addr } = first[1].kind().clone() else {
+            panic!("{:?}", first[1]);
+        };
+        binds[1] = addr.to_string().parse().unwrap();
+        let passed: Vec<Passed> = first.iter().map(kept).collect();
+        first[0].keep_file();
+        drop(first);
+        // A socket that nobody asks for any more is closed.
+        let other: Bind = "127.0.0.1:0".parse().unwrap();
+        let unwanted = open(&[other], &[], 16).unwrap();
+        let passed = [&passed[..], &[kept(&unwanted[0])]].concat();
+        let unwanted = unwanted.into_iter().next().unwrap().kind().clone();
+        let second = open(&binds, &passed, 16).unwrap();
+        assert_eq!(second.len(), 2);
+        assert!(second.iter().all(|l| l.origin() == Origin::Bound));
+        assert_eq!(second[1].kind(), &Kind::Tcp { addr });
+        let Kind::Tcp { addr } = unwanted else {
+            panic!("{unwanted:?}");
+        };
+        TcpListener::bind(addr).expect("it was closed");
+        drop(second);
+        assert!(
+            !directory.path("a.sock").exists(),
+            "the file is ours to remove"
         );
     }
 

@@ -16,19 +16,19 @@ use nix::sys::socket::{
 };
 
 use super::adopt::kind_of;
-use super::backlog_of;
 use super::listener::{Kind, Listener};
+use super::{Kept, backlog_of};
 use crate::error::{Error, Exit, Result};
 
-pub(super) fn bind(host: &str, port: u16, backlog: u32) -> Result<Vec<Listener>> {
+pub(super) fn bind(host: &str, port: u16, backlog: u32, kept: &mut Kept) -> Result<Vec<Listener>> {
     if host.is_empty() {
         let everywhere = [
             SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
             SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
         ];
-        return bind_first(&everywhere, backlog).map(|listener| vec![listener]);
+        return bind_first(&everywhere, backlog, kept).map(|listener| vec![listener]);
     }
-    bind_all(&resolve(host, port)?, backlog)
+    bind_all(&resolve(host, port)?, backlog, kept)
 }
 
 fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
@@ -48,10 +48,10 @@ fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
 }
 
 /// The first address of a family the machine has.
-fn bind_first(addresses: &[SocketAddr], backlog: u32) -> Result<Listener> {
+fn bind_first(addresses: &[SocketAddr], backlog: u32, kept: &mut Kept) -> Result<Listener> {
     let mut result = Err(Errno::EADDRNOTAVAIL);
     for address in addresses {
-        result = bind_one(*address, backlog);
+        result = bind_one(*address, backlog, kept);
         match result {
             Err(errno) if is_absent(errno) => {}
             Err(errno) => return Err(refused(*address, errno)),
@@ -67,7 +67,7 @@ fn bind_first(addresses: &[SocketAddr], backlog: u32) -> Result<Listener> {
 
 /// Every address; of several, those the machine does not have are left out (`localhost` is `::1`
 /// in /etc/hosts even where there is no IPv6). Port 0 is the same free port for all.
-fn bind_all(addresses: &[SocketAddr], backlog: u32) -> Result<Vec<Listener>> {
+fn bind_all(addresses: &[SocketAddr], backlog: u32, kept: &mut Kept) -> Result<Vec<Listener>> {
     let mut listeners: Vec<Listener> = Vec::new();
     let mut absent = None;
     for address in addresses {
@@ -77,7 +77,7 @@ fn bind_all(addresses: &[SocketAddr], backlog: u32) -> Result<Vec<Listener>> {
         {
             address.set_port(addr.port());
         }
-        match bind_one(address, backlog) {
+        match bind_one(address, backlog, kept) {
             Ok(listener) => listeners.push(listener),
             Err(errno) if is_absent(errno) => absent = Some(refused(address, errno)),
             Err(errno) => return Err(refused(address, errno)),
@@ -93,7 +93,11 @@ fn is_absent(errno: Errno) -> bool {
     matches!(errno, Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT)
 }
 
-fn bind_one(address: SocketAddr, backlog: u32) -> nix::Result<Listener> {
+fn bind_one(address: SocketAddr, backlog: u32, kept: &mut Kept) -> nix::Result<Listener> {
+    if let Some(listener) = kept.take(&Kind::Tcp { addr: address }) {
+        listen(&listener, backlog_of(backlog))?;
+        return Ok(listener);
+    }
     let fd = match address {
         SocketAddr::V4(address) => {
             let fd = open(AddressFamily::Inet)?;
@@ -162,7 +166,7 @@ mod tests {
 
     #[test]
     fn port_0_is_reported_as_the_real_port() {
-        let listeners = bind("127.0.0.1", 0, 16).unwrap();
+        let listeners = bind("127.0.0.1", 0, 16, &mut Kept::default()).unwrap();
         let address = addresses(&listeners)[0];
         assert_ne!(address.port(), 0);
         assert_eq!(listeners[0].name(), format!("http://{address}"));
@@ -171,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_listener_is_non_blocking_close_on_exec_and_without_delay() {
-        let listeners = bind("127.0.0.1", 0, 16).unwrap();
+        let listeners = bind("127.0.0.1", 0, 16, &mut Kept::default()).unwrap();
         let listener = &listeners[0];
         let status = OFlag::from_bits_retain(fcntl(listener, FcntlArg::F_GETFL).unwrap());
         assert!(status.contains(OFlag::O_NONBLOCK));
@@ -183,9 +187,9 @@ mod tests {
 
     #[test]
     fn an_address_in_use_is_unavailable_and_says_how_to_find_by_whom() {
-        let listeners = bind("127.0.0.1", 0, 16).unwrap();
+        let listeners = bind("127.0.0.1", 0, 16, &mut Kept::default()).unwrap();
         let address = addresses(&listeners)[0];
-        let error = bind("127.0.0.1", address.port(), 16).unwrap_err();
+        let error = bind("127.0.0.1", address.port(), 16, &mut Kept::default()).unwrap_err();
         assert_eq!(error.exit(), Exit::Unavailable);
         let start = format!("cannot bind {address}: address already in use; ss ");
         assert!(error.to_string().starts_with(&start), "{error}");
@@ -193,14 +197,14 @@ mod tests {
 
     #[test]
     fn an_address_of_another_machine_is_refused() {
-        let error = bind("192.0.2.1", 0, 16).unwrap_err();
+        let error = bind("192.0.2.1", 0, 16, &mut Kept::default()).unwrap_err();
         assert_eq!(error.exit(), Exit::Os);
         assert!(error.to_string().contains("no interface"), "{error}");
     }
 
     #[test]
     fn localhost_is_every_loopback_address_at_the_same_port() {
-        let listeners = bind("localhost", 0, 16).unwrap();
+        let listeners = bind("localhost", 0, 16, &mut Kept::default()).unwrap();
         let addresses = addresses(&listeners);
         for address in &addresses {
             assert!(address.ip().is_loopback());
@@ -215,7 +219,7 @@ mod tests {
             hosts.push("::");
         }
         for host in hosts {
-            let listeners = bind(host, 0, 16).unwrap();
+            let listeners = bind(host, 0, 16, &mut Kept::default()).unwrap();
             assert_eq!(listeners.len(), 1);
             let port = addresses(&listeners)[0].port();
             TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
@@ -227,13 +231,13 @@ mod tests {
         if !has_ipv6() {
             return;
         }
-        let listeners = bind("::1", 0, 16).unwrap();
+        let listeners = bind("::1", 0, 16, &mut Kept::default()).unwrap();
         assert!(getsockopt(&listeners[0], sockopt::Ipv6V6Only).unwrap());
     }
 
     #[test]
     fn a_name_that_does_not_exist_is_named() {
-        let error = bind("no-such-host.invalid", 0, 16).unwrap_err();
+        let error = bind("no-such-host.invalid", 0, 16, &mut Kept::default()).unwrap_err();
         let message = error.to_string();
         assert!(
             message.starts_with("cannot resolve no-such-host.invalid: "),

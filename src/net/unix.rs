@@ -23,8 +23,8 @@ use nix::sys::socket::{
 use nix::sys::stat::{Mode, fchmod};
 
 use super::access::Access;
-use super::backlog_of;
 use super::listener::{Kind, Listener, SocketFile};
+use super::{Kept, backlog_of};
 use crate::config::SOCKET_PATH_LENGTH;
 use crate::error::{Error, Exit, Result};
 
@@ -33,8 +33,21 @@ use crate::error::{Error, Exit, Result};
 const LOCK_ATTEMPTS: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-pub(super) fn bind_path(path: &Path, access: &Access, backlog: u32) -> Result<Listener> {
+pub(super) fn bind_path(
+    path: &Path,
+    access: &Access,
+    backlog: u32,
+    kept: &mut Kept,
+) -> Result<Listener> {
     let failed = |errno| refused(path, errno);
+    let kind = Kind::Unix {
+        path: path.to_owned(),
+    };
+    if let Some(listener) = kept.take(&kind) {
+        access.grant(path)?;
+        listen(&listener, backlog_of(backlog)).map_err(failed)?;
+        return Ok(listener);
+    }
     let address = UnixAddr::new(path).map_err(failed)?;
     let _lock = lock(path.parent().unwrap_or(Path::new("/")));
     remove_stale(path, &address)?;
@@ -45,9 +58,6 @@ pub(super) fn bind_path(path: &Path, access: &Access, backlog: u32) -> Result<Li
     bind(fd.as_raw_fd(), &address).map_err(failed)?;
     let file = SocketFile::new(path)
         .map_err(|error| Error::io(format_args!("cannot bind unix:{}", path.display()), &error))?;
-    let kind = Kind::Unix {
-        path: path.to_owned(),
-    };
     // From here on a failure drops the listener and with it the file.
     let listener = Listener::new(fd, kind, Some(file));
     access.grant(path)?;
@@ -55,16 +65,20 @@ pub(super) fn bind_path(path: &Path, access: &Access, backlog: u32) -> Result<Li
     Ok(listener)
 }
 
-pub(super) fn bind_abstract(name: &str, backlog: u32) -> Result<Listener> {
+pub(super) fn bind_abstract(name: &str, backlog: u32, kept: &mut Kept) -> Result<Listener> {
+    let kind = Kind::UnixAbstract {
+        name: name.to_owned(),
+    };
     let shown = PathBuf::from(format!("@{name}"));
     let failed = |errno| refused(&shown, errno);
+    if let Some(listener) = kept.take(&kind) {
+        listen(&listener, backlog_of(backlog)).map_err(failed)?;
+        return Ok(listener);
+    }
     let address = UnixAddr::new_abstract(name.as_bytes()).map_err(failed)?;
     let fd = stream_socket().map_err(failed)?;
     bind(fd.as_raw_fd(), &address).map_err(failed)?;
     listen(&fd, backlog_of(backlog)).map_err(failed)?;
-    let kind = Kind::UnixAbstract {
-        name: name.to_owned(),
-    };
     Ok(Listener::new(fd, kind, None))
 }
 
@@ -164,7 +178,7 @@ mod tests {
         ] {
             let path = directory.path("a.sock");
             let access = Access::new(mode, None, None).unwrap();
-            let _listener = bind_path(&path, &access, 16).unwrap();
+            let _listener = bind_path(&path, &access, 16, &mut Kept::default()).unwrap();
             assert_eq!(mode_of(&path), expected);
             UnixStream::connect(&path).unwrap();
         }
@@ -184,7 +198,7 @@ mod tests {
     fn the_kernel_knows_the_socket_by_its_own_name() {
         let directory = directory();
         let path = directory.path("a.sock");
-        let listener = bind_path(&path, &plain(), 16).unwrap();
+        let listener = bind_path(&path, &plain(), 16, &mut Kept::default()).unwrap();
         let fd = std::os::fd::AsFd::as_fd(&listener).as_raw_fd();
         let address: UnixAddr = getsockname(fd).unwrap();
         assert_eq!(address.path(), Some(path.as_path()));
@@ -197,7 +211,7 @@ mod tests {
         let path = directory.path("a.sock");
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let _listener = bind_path(&path, &plain(), 16).unwrap();
+        let _listener = bind_path(&path, &plain(), 16, &mut Kept::default()).unwrap();
         UnixStream::connect(&path).unwrap();
     }
 
@@ -206,7 +220,7 @@ mod tests {
         let directory = directory();
         let path = directory.path("a.sock");
         let other = UnixListener::bind(&path).unwrap();
-        let error = bind_path(&path, &plain(), 16).unwrap_err();
+        let error = bind_path(&path, &plain(), 16, &mut Kept::default()).unwrap_err();
         assert_eq!(error.exit(), Exit::Unavailable);
         assert!(
             error.to_string().contains("another process is listening"),
@@ -232,7 +246,7 @@ mod tests {
                 Err(errno) => break assert_eq!(errno, Errno::EAGAIN),
             }
         }
-        let error = bind_path(&path, &plain(), 16).unwrap_err();
+        let error = bind_path(&path, &plain(), 16, &mut Kept::default()).unwrap_err();
         assert_eq!(error.exit(), Exit::Unavailable, "{error}");
     }
 
@@ -253,7 +267,7 @@ mod tests {
             (&datagram, Exit::Unavailable),
         ] {
             let before = fs::symlink_metadata(path).unwrap().ino();
-            let error = bind_path(path, &plain(), 16).unwrap_err();
+            let error = bind_path(path, &plain(), 16, &mut Kept::default()).unwrap_err();
             assert_eq!(error.exit(), exit, "{error}");
             assert_eq!(fs::symlink_metadata(path).unwrap().ino(), before);
         }
@@ -271,7 +285,7 @@ mod tests {
             let barrier = Barrier::new(STARTS);
             let start = || {
                 barrier.wait();
-                bind_path(&path, &plain(), 16)
+                bind_path(&path, &plain(), 16, &mut Kept::default())
             };
             let results: Vec<_> = std::thread::scope(|scope| {
                 let starts: Vec<_> = (0..STARTS).map(|_| scope.spawn(start)).collect();
@@ -294,21 +308,21 @@ mod tests {
         let directory = directory();
         let path = directory.path("a.sock");
         let _held = lock(path.parent().unwrap()).unwrap();
-        bind_path(&path, &plain(), 16).unwrap();
+        bind_path(&path, &plain(), 16, &mut Kept::default()).unwrap();
     }
 
     #[test]
     fn the_file_goes_with_the_listener() {
         let directory = directory();
         let path = directory.path("a.sock");
-        drop(bind_path(&path, &plain(), 16).unwrap());
+        drop(bind_path(&path, &plain(), 16, &mut Kept::default()).unwrap());
         assert!(!path.exists());
-        bind_path(&path, &plain(), 16)
+        bind_path(&path, &plain(), 16, &mut Kept::default())
             .unwrap()
             .close_and_unlink()
             .unwrap();
         assert!(!path.exists());
-        let mut listener = bind_path(&path, &plain(), 16).unwrap();
+        let mut listener = bind_path(&path, &plain(), 16, &mut Kept::default()).unwrap();
         listener.keep_file();
         drop(listener);
         assert!(path.exists());
@@ -318,7 +332,7 @@ mod tests {
     fn the_file_of_a_successor_stays() {
         let directory = directory();
         let path = directory.path("a.sock");
-        let listener = bind_path(&path, &plain(), 16).unwrap();
+        let listener = bind_path(&path, &plain(), 16, &mut Kept::default()).unwrap();
         // Made before the first is gone, so that it cannot get the same inode.
         let successor = directory.path("b.sock");
         let _successor = UnixListener::bind(&successor).unwrap();
@@ -331,7 +345,7 @@ mod tests {
     fn a_file_that_is_gone_already_is_no_error() {
         let directory = directory();
         let path = directory.path("a.sock");
-        let listener = bind_path(&path, &plain(), 16).unwrap();
+        let listener = bind_path(&path, &plain(), 16, &mut Kept::default()).unwrap();
         fs::remove_file(&path).unwrap();
         listener.close_and_unlink().unwrap();
     }
@@ -344,7 +358,7 @@ mod tests {
         let directory = directory();
         let path = directory.path("a.sock");
         let access = Access::new(None, Some("0"), None).unwrap();
-        let error = bind_path(&path, &access, 16).unwrap_err();
+        let error = bind_path(&path, &access, 16, &mut Kept::default()).unwrap_err();
         assert_eq!(error.exit(), Exit::NoPermission);
         assert!(!path.exists());
     }
@@ -353,21 +367,27 @@ mod tests {
     fn a_path_that_cannot_be_bound_says_why() {
         let directory = directory();
         let long = directory.path(&"x".repeat(SOCKET_PATH_LENGTH));
-        let error = bind_path(&long, &plain(), 16).unwrap_err();
+        let error = bind_path(&long, &plain(), 16, &mut Kept::default()).unwrap_err();
         assert_eq!(error.exit(), Exit::Config);
         assert!(error.to_string().contains("107 bytes"), "{error}");
-        let error = bind_path(&directory.path("no/a.sock"), &plain(), 16).unwrap_err();
+        let error = bind_path(
+            &directory.path("no/a.sock"),
+            &plain(),
+            16,
+            &mut Kept::default(),
+        )
+        .unwrap_err();
         assert!(error.to_string().contains("RuntimeDirectory="), "{error}");
     }
 
     #[test]
     fn an_abstract_name_has_no_file_and_one_owner() {
         let name = format!("rswsgi-test-{}", std::process::id());
-        let listener = bind_abstract(&name, 16).unwrap();
+        let listener = bind_abstract(&name, 16, &mut Kept::default()).unwrap();
         assert_eq!(listener.name(), format!("unix:@{name}"));
-        let error = bind_abstract(&name, 16).unwrap_err();
+        let error = bind_abstract(&name, 16, &mut Kept::default()).unwrap_err();
         assert_eq!(error.exit(), Exit::Unavailable);
         drop(listener);
-        bind_abstract(&name, 16).unwrap();
+        bind_abstract(&name, 16, &mut Kept::default()).unwrap();
     }
 }

@@ -12,12 +12,12 @@ use crate::config::{Settings, Target, Workers, show_duration};
 use crate::error::{Error, Exit, Result};
 use crate::link::{Order, Purpose};
 use crate::log;
-use crate::net::{self, HandedListener, Listener};
+use crate::net::{self, HandedListener, Listener, Origin};
 use crate::schedule::{
     Action, Cause, Event, Generations, News as Told, Number, Quiet, Stage, Standing, Terms,
 };
-use crate::scoreboard::{Scoreboard, Totals};
-use crate::sys::clock::{MILLISECOND, Nanos, nanos};
+use crate::scoreboard::{Row, Scoreboard, State, Totals};
+use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND, nanos};
 use crate::sys::process::{Ended, cpus};
 
 /// What the supervisor has to know of a step.
@@ -61,6 +61,9 @@ struct Gone {
     /// It could not even be started.
     error: Option<Error>,
 }
+
+/// What a stuck worker gets beyond its time limits before it counts as lost: its master kills it first.
+const PATIENCE: Nanos = 5 * SECOND;
 
 /// Reports taken from one master per wake-up: one that never stops talking keeps nobody waiting.
 const REPORTS: usize = 8;
@@ -275,6 +278,69 @@ impl App {
     /// Serves, and no reload is under way.
     pub fn is_settled(&self) -> bool {
         self.plan.serving().is_some() && !self.plan.is_reloading()
+    }
+
+    /// Whether some worker could serve, or soon will: what a service manager's watchdog is told.
+    pub fn is_well(&self, now: Nanos) -> bool {
+        let Some(generation) = self.serving() else {
+            // What starts has its own time limit, and what is to be started again its delay.
+            return true;
+        };
+        let patience = nanos(generation.settings.limits.kill_timeout) + PATIENCE;
+        generation.scoreboard.rows().iter().any(|row| {
+            let stuck =
+                row.request_since().is_some() && row.deadline() < now.saturating_sub(patience);
+            row.state() != State::Dead && !stuck
+        })
+    }
+
+    /// When it has been idle for `--exit-idle`, if nothing happens before: no connection is open. Only
+    /// with sockets that somebody else keeps.
+    pub fn idle_until(&self) -> Option<Nanos> {
+        let patience = nanos(self.settings.exit_idle?);
+        if !self.is_settled() || !self.is_activated() || self.generations.len() > 1 {
+            return None;
+        }
+        let generation = self.serving()?;
+        let all = generation.scoreboard.rows().iter();
+        let rows = || all.clone().filter(|row| row.state() != State::Dead);
+        if rows().any(|row| row.connections() > 0) {
+            // Looked at again later; nobody tells of a close.
+            return Some(clock::now() + patience.max(SECOND));
+        }
+        let last = rows().filter_map(Row::idle_since).max();
+        Some(last.unwrap_or_default().max(generation.started) + patience)
+    }
+
+    fn is_activated(&self) -> bool {
+        self.listeners.iter().all(|l| l.origin() == Origin::Passed)
+    }
+
+    pub fn warn_of_exit(&self) {
+        if self.settings.exit_idle.is_some() && !self.is_activated() {
+            log::warning!(
+                "--exit-idle is ignored: it is for sockets that are passed by a service manager, which starts \
+                 the service again"
+            );
+        }
+    }
+
+    /// The status with what there is to do, for people who ask the service manager.
+    pub fn activity(&self, now: Nanos) -> String {
+        let Some(generation) = self.serving() else {
+            return self.status.clone();
+        };
+        let alive = |row: &&Row| row.state() != State::Dead;
+        let rows = || generation.scoreboard.rows().iter().filter(alive);
+        let busy = rows().filter(|row| row.request_since().is_some()).count();
+        let tenths: u64 = self.totals().recent.before(now, 10).iter().sum();
+        format!(
+            "{}: {}.{} requests/s, {busy} of {} workers busy",
+            self.status,
+            tenths / 10,
+            tenths % 10,
+            rows().count()
+        )
     }
 
     /// What the app has done.

@@ -3,13 +3,14 @@
 #![forbid(unsafe_code)]
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::hand_over::{self, GenerationState, HandedStage, take};
-use super::interpreter;
+use super::{interpreter, privileges};
 use crate::config::Settings;
 use crate::control::Stack;
 use crate::error::{Error, Result};
@@ -78,9 +79,13 @@ impl Generation {
         let (channel, theirs) = Channel::pair()
             .map_err(|error| refused("cannot create a channel to the master", error))?;
         let mut assigned = settings.clone();
-        let command = interpreter::command(&settings.interpreter, theirs.as_fd().as_raw_fd())?;
+        let privileges = privileges::resolve(&settings.privileges)?;
+        let identity = privileges.identity.as_ref();
+        let theirs_number = theirs.as_fd().as_raw_fd();
+        let command = interpreter::command(&settings.interpreter, identity, theirs_number)?;
         // It is in the environment of the command, and may be too long for a message.
         assigned.interpreter.env.clear();
+        assigned.given.clear();
         assigned.given.clear();
         let assignment = Assignment {
             version: VERSION.into(),
@@ -96,9 +101,9 @@ impl Generation {
         let program = command.get_program().to_owned();
         let mut pass = vec![theirs.as_fd(), scoreboard.as_fd()];
         pass.extend(listeners.iter().map(AsFd::as_fd));
-        let child = process::spawn(command, &pass).map_err(|error| {
-            Error::io(format_args!("cannot execute {}", program.display()), &error)
-        })?;
+        let directory = settings.interpreter.chdir.as_deref();
+        let child = process::spawn_as(command, &pass, privileges, directory)
+            .map_err(|error| cannot_execute(Path::new(&program), settings, &error))?;
         Ok(Self {
             number,
             started: now,
@@ -229,5 +234,23 @@ impl Generation {
 
     pub fn millis_since_start(&self, now: Nanos) -> u64 {
         now.saturating_sub(self.started) / MILLISECOND
+    }
+}
+
+/// Between fork and exec several things may be refused; the system says only that.
+fn cannot_execute(program: &Path, settings: &Settings, error: &std::io::Error) -> Error {
+    let directory = settings.interpreter.chdir.as_deref();
+    let user = settings.privileges.user.as_deref();
+    let place = directory.map_or_else(String::new, |d| format!(" in {}", d.display()));
+    let whom = user.map_or_else(String::new, |user| format!(" as user {user}"));
+    let failed = Error::io(
+        format_args!("cannot execute {}{place}{whom}", program.display()),
+        error,
+    );
+    match (error.kind(), user) {
+        (std::io::ErrorKind::PermissionDenied, Some(user)) => failed.advise(format_args!(
+            "{user} has to be allowed to enter the directories of both, and --rlimit to raise no limit"
+        )),
+        _ => failed,
     }
 }

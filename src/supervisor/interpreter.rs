@@ -6,10 +6,12 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::privileges;
 use crate::config::InterpreterSettings;
 use crate::error::{Error, Exit, Result};
 use crate::link::VERSION;
 use crate::net::LISTEN_VARIABLES;
+use crate::sys::privileges::Identity;
 
 /// What the interpreter of a master executes.
 const BOOT: &str = include_str!("boot.py");
@@ -24,7 +26,11 @@ const PRIVATE: [&str; 4] = [
 ];
 
 /// The command that becomes a master; `channel` is the descriptor it is to find.
-pub fn command(settings: &InterpreterSettings, channel: i32) -> Result<Command> {
+pub fn command(
+    settings: &InterpreterSettings,
+    identity: Option<&Identity>,
+    channel: i32,
+) -> Result<Command> {
     let python = interpreter(settings)?;
     let module = module();
     let mut command = Command::new(&python);
@@ -36,17 +42,23 @@ pub fn command(settings: &InterpreterSettings, channel: i32) -> Result<Command> 
             let message = format!("--chdir {} is not a directory", directory.display());
             return Err(Error::new(Exit::Config, message));
         }
-        // Command would blame the interpreter.
-        nix::unistd::access(directory, nix::unistd::AccessFlags::X_OK).map_err(|errno| {
+        // The interpreter would be blamed. Whether another user may enter shows later.
+        let entered = match identity {
+            None => nix::unistd::access(directory, nix::unistd::AccessFlags::X_OK),
+            Some(_) => Ok(()),
+        };
+        entered.map_err(|errno| {
             Error::os(
                 format_args!("cannot enter --chdir {}", directory.display()),
                 errno,
             )
         })?;
-        command.current_dir(directory);
     }
     for name in PRIVATE.iter().chain(&LISTEN_VARIABLES) {
         command.env_remove(name);
+    }
+    if let Some(identity) = identity {
+        privileges::environment(&mut command, identity);
     }
     command.envs(settings.env.iter().map(|(name, value)| (name, value)));
     Ok(command)

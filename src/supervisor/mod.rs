@@ -10,7 +10,9 @@ mod control;
 mod generation;
 mod hand_over;
 mod interpreter;
+mod privileges;
 mod record;
+mod service;
 mod upgrade;
 
 use std::ffi::OsString;
@@ -28,8 +30,7 @@ use crate::error::{Error, Exit, Result};
 use crate::link::VERSION;
 use crate::log;
 use crate::net;
-use crate::sys::clock::{self, Nanos};
-use crate::sys::notify::Notifier;
+use crate::sys::clock::{self, Nanos, nanos};
 use crate::sys::process;
 use crate::sys::signal::{self, Inbox};
 use crate::sys::title;
@@ -37,6 +38,7 @@ use app::{App, News};
 use control::Control;
 use hand_over::{HandOver, Task};
 use record::Birth;
+use service::{Phase, Ready, Service};
 use upgrade::Upgrade;
 
 /// The program `rswsgi`: the only place where errors become messages and exit statuses.
@@ -105,7 +107,7 @@ struct Supervisor {
     /// A list from the first day, although the command line names one.
     apps: Vec<App>,
     signals: Inbox,
-    notifier: Option<Notifier>,
+    service: Service,
     course: Course,
     /// Where this program was started from.
     program: Result<PathBuf>,
@@ -136,14 +138,16 @@ fn serve(arguments: Vec<OsString>, settings: Settings) -> Result<()> {
         .map_err(|error| Error::io("cannot install signal handlers", &error))?;
     let variable = |name: &str| std::env::var_os(name);
     let passed = net::passed(variable, std::process::id())?;
-    let listeners = net::open(&settings.bind, &passed, settings.backlog)?;
+    let mut listeners = net::open(&settings.bind, &passed, settings.backlog)?;
+    let service = service();
+    service.keep(&mut listeners);
     let control = Control::open(&settings)?;
     let birth = Birth::now();
     let mut supervisor = Supervisor {
         arguments,
         apps: vec![App::new(settings, listeners)],
         signals,
-        notifier: notifier(),
+        service,
         course: Course::Serving,
         program: upgrade::program(),
         upgrade: None,
@@ -151,6 +155,11 @@ fn serve(arguments: Vec<OsString>, settings: Settings) -> Result<()> {
         birth,
     };
     let now = clock::now();
+    for app in &supervisor.apps {
+        app.warn_of_exit();
+    }
+    let within = supervisor.longest(|app| nanos(app.settings.limits.start_timeout));
+    supervisor.service.enter(Phase::Starting { within }, now);
     for app in &mut supervisor.apps {
         if let Some(News::Failed(error)) = app.begin(now) {
             return Err(error);
@@ -197,7 +206,7 @@ fn resume(arguments: Vec<OsString>, task: Task, state: RawFd, before: RawFd) -> 
         arguments,
         apps,
         signals,
-        notifier: notifier(),
+        service: service(),
         course: Course::Serving,
         program: Ok(handed.program),
         upgrade: None,
@@ -208,20 +217,13 @@ fn resume(arguments: Vec<OsString>, task: Task, state: RawFd, before: RawFd) -> 
         Task::Return { .. } => log::warning!("upgrade failed; {VERSION} goes on serving"),
         _ => log::info!("upgraded from {} to {VERSION}", handed.version),
     }
-    supervisor.tell_status();
+    supervisor.tell_status(clock::now());
     signal::release(&SIGNALS).map_err(|error| Error::io("cannot receive signals", &error))?;
     supervisor.run()
 }
 
-fn notifier() -> Option<Notifier> {
-    let name = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty())?;
-    match Notifier::new(&name) {
-        Ok(notifier) => Some(notifier),
-        Err(error) => {
-            log::warning!("cannot use NOTIFY_SOCKET={}: {error}", name.display());
-            None
-        }
-    }
+fn service() -> Service {
+    Service::new(|name| std::env::var_os(name), std::process::id())
 }
 
 impl Supervisor {
@@ -237,7 +239,7 @@ impl Supervisor {
             news.extend(self.apps.iter_mut().filter_map(|app| app.settle(now)));
             for news in news {
                 match news {
-                    News::Settled => self.tell_status(),
+                    News::Settled => self.tell_status(now),
                     News::Failed(error) => {
                         failed = Some(error);
                         self.advance(Course::Stopping, now);
@@ -250,6 +252,13 @@ impl Supervisor {
                 break;
             }
             self.go_on_upgrading(now);
+            self.leave_if_idle(now);
+            let apps = &self.apps;
+            self.service.go_on(
+                now,
+                || apps.iter().all(|app| app.is_well(now)),
+                || join(apps.iter().map(|app| app.activity(now))),
+            );
         }
         match failed {
             Some(error) => Err(error),
@@ -335,7 +344,7 @@ impl Supervisor {
             Ok(upgrade) => self.upgrade = Some(upgrade),
             Err(error) => {
                 log::error!("upgrade refused: {error}; {VERSION} goes on serving");
-                self.tell_status();
+                self.tell_status(now);
             }
         }
     }
@@ -371,27 +380,36 @@ impl Supervisor {
         }
     }
 
-    /// sd_notify(3): the time tells this one from another that was asked for later.
     fn notify_reloading(&self, now: Nanos, status: &str) {
-        let micros = now / 1000;
-        self.notify(&format!(
-            "RELOADING=1\nMONOTONIC_USEC={micros}\nSTATUS={status}"
-        ));
+        let within = self.longest(|app| nanos(app.settings.limits.start_timeout));
+        self.service.enter(Phase::Reloading { within, status }, now);
     }
 
-    fn tell_status(&self) {
-        let states: Vec<&str> = self.apps.iter().map(|app| app.status.as_str()).collect();
-        // One line each (sd_notify(3)), and not a page.
-        let shown = states.join("; ");
-        let shown: String = shown
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(400)
-            .collect();
-        match self.apps.iter().all(App::is_settled) {
-            true => self.notify(&format!("READY=1\nSTATUS={shown}")),
-            false => self.notify(&format!("STATUS={shown}")),
+    /// A service that is started by its sockets need not stay when nobody asks for it.
+    fn leave_if_idle(&mut self, now: Nanos) {
+        if self.course == Course::Serving && self.idle_until().is_some_and(|until| until <= now) {
+            log::info!("stopping: nobody has asked for anything for --exit-idle");
+            self.advance(Course::Draining, now);
         }
+    }
+
+    /// When all apps have been idle for as long as they may.
+    fn idle_until(&self) -> Option<Nanos> {
+        let until: Option<Vec<Nanos>> = self.apps.iter().map(App::idle_until).collect();
+        until?.into_iter().max()
+    }
+
+    fn longest(&self, time: impl Fn(&App) -> Nanos) -> Nanos {
+        self.apps.iter().map(time).max().unwrap_or_default()
+    }
+
+    fn tell_status(&mut self, now: Nanos) {
+        let ready = match self.apps.iter().all(App::is_settled) {
+            true => Ready::Yes,
+            false => Ready::No,
+        };
+        let status = join(self.apps.iter().map(|app| app.status.clone()));
+        self.service.status(ready, &status, now);
     }
 
     /// Sleeps until something happens or is due; what became of the sockets of [`Control`].
@@ -414,6 +432,8 @@ impl Supervisor {
             .iter()
             .filter_map(App::wake_at)
             .chain(upgrade)
+            .chain(self.service.wake_at())
+            .chain(self.idle_until())
             .chain(self.control.wake_at(now))
             .min();
         sleep(&mut fds, now, until);
@@ -446,7 +466,8 @@ impl Supervisor {
 
     fn advance(&mut self, course: Course, now: Nanos) {
         if self.course == Course::Serving {
-            self.notify("STOPPING=1");
+            let within = self.longest(|app| nanos(app.settings.limits.graceful_timeout));
+            self.service.enter(Phase::Stopping { within }, now);
         }
         self.course = course;
         for app in &mut self.apps {
@@ -457,12 +478,8 @@ impl Supervisor {
             }
         }
     }
+}
 
-    fn notify(&self, state: &str) {
-        if let Some(notifier) = &self.notifier
-            && let Err(error) = notifier.send(state)
-        {
-            log::warning!("cannot notify the service manager: {error}");
-        }
-    }
+fn join(states: impl Iterator<Item = String>) -> String {
+    states.collect::<Vec<_>>().join("; ")
 }

@@ -3,6 +3,7 @@
 //! HTTP, WSGI or Python and makes no decisions.
 #![allow(unsafe_code)]
 
+pub mod account;
 pub mod clock;
 pub mod diag;
 pub mod fd;
@@ -12,6 +13,7 @@ pub mod inventory;
 pub mod memory;
 pub mod notify;
 pub mod orphan;
+pub mod privileges;
 pub mod process;
 pub mod seqpacket;
 pub mod signal;

@@ -1,10 +1,13 @@
 //! `sd_notify(3)` without libsystemd: one datagram to the socket that `$NOTIFY_SOCKET` names.
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 
 /// Where notifications go; made once, before the variable is removed from the environment.
 pub struct Notifier {
@@ -30,6 +33,23 @@ impl Notifier {
         self.socket
             .send_to_addr(state.as_bytes(), &self.address)
             .map(drop)
+    }
+
+    /// The same with a descriptor (`FDSTORE=1`).
+    pub fn send_with(&self, state: &str, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let address = match (self.address.as_pathname(), self.address.as_abstract_name()) {
+            (Some(path), _) => UnixAddr::new(path)?,
+            (None, name) => UnixAddr::new_abstract(name.unwrap_or_default())?,
+        };
+        let fds = [fd.as_raw_fd()];
+        sendmsg(
+            self.socket.as_raw_fd(),
+            &[IoSlice::new(state.as_bytes())],
+            &[ControlMessage::ScmRights(&fds)],
+            MsgFlags::MSG_NOSIGNAL,
+            Some(&address),
+        )?;
+        Ok(())
     }
 }
 

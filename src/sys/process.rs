@@ -15,6 +15,8 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
+use super::privileges::Privileges;
+
 /// A child of this process that has not been reaped.
 #[derive(Debug)]
 pub struct Child {
@@ -129,11 +131,29 @@ impl AsFd for Child {
 
 /// Starts `command` with the descriptors `pass` left open in it under the same numbers, default
 /// signal dispositions, an empty signal mask, and SIGKILL when this thread dies.
-pub fn spawn(mut command: Command, pass: &[BorrowedFd<'_>]) -> io::Result<Child> {
+pub fn spawn(command: Command, pass: &[BorrowedFd<'_>]) -> io::Result<Child> {
+    spawn_as(command, pass, Privileges::default(), None)
+}
+
+/// The same with these privileges. `directory`: where it works, to be entered as whom it becomes.
+pub fn spawn_as(
+    mut command: Command,
+    pass: &[BorrowedFd<'_>],
+    privileges: Privileges,
+    directory: Option<&Path>,
+) -> io::Result<Child> {
     let pass: Vec<RawFd> = pass.iter().map(|fd| fd.as_raw_fd()).collect();
+    let directory = directory
+        .map(|path| CString::new(path.as_os_str().as_bytes()))
+        .transpose()?;
     let parent = nix::unistd::getpid();
     let prepare = move || {
         super::signal::reset_all();
+        privileges.apply()?;
+        if let Some(directory) = &directory {
+            nix::unistd::chdir(directory.as_c_str())?;
+        }
+        // A change of credentials takes it away again: prctl(2), PR_SET_PDEATHSIG.
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
         if nix::unistd::getppid() != parent {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use super::hand_over::{HandedDoor, take};
 use crate::config::Settings;
-use crate::control::{Asked, Kind, Page, Refused, Reply, Wanted, respond};
+use crate::control::{Asked, Kind, Page, Refused, Reply, Stats, Wanted, respond};
 use crate::error::Result;
 use crate::link::Ticket;
 use crate::log;
@@ -82,6 +82,8 @@ pub struct Control {
     next_client: Id,
     next_ticket: Ticket,
     pending: Vec<Pending>,
+    /// The last statistics, and when they were taken.
+    last: Option<(Nanos, Stats)>,
     diag: Option<Diag>,
 }
 
@@ -117,6 +119,7 @@ impl Control {
             next_client: 0,
             next_ticket: 0,
             pending: Vec::new(),
+            last: None,
             diag: Diag::open().ok(),
         })
     }
@@ -163,7 +166,7 @@ impl Control {
     pub fn wake_at(&self, now: Nanos) -> Option<Nanos> {
         let doors = self.doors.iter().filter_map(|door| door.paused_until);
         let clients = self.clients.iter().filter_map(|client| client.wake_at(now));
-        let pending = self.pending.iter().filter_map(|pending| pending.until);
+        let pending = self.pending.iter().filter_map(Pending::wake_at);
         doors.chain(clients).chain(pending).min()
     }
 

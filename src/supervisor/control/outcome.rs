@@ -25,11 +25,12 @@ impl Supervisor {
             question.forget(|awaited| self.is_there(awaited));
             let Pending { client, .. } = question;
             let is_due = question.until.is_some_and(|until| until <= now);
+            let is_early = question.not_before > now;
             let is_over = match &question.then {
                 Then::Reload(apps) => !self.is_reloading(apps),
                 _ => question.awaited.is_empty(),
             };
-            match is_over || is_due {
+            match is_due || is_over && !is_early {
                 false => self.control.pending.push(question),
                 true => self.conclude(client, question, now),
             }
@@ -63,7 +64,7 @@ impl Supervisor {
         };
         let answer: Result<Reply, Refused> = match (then, refused) {
             (Then::Page(page), _) => return self.show(client, page, now),
-            (Then::Stats, _) => Ok(self.stats(now)),
+            (Then::Stats, _) => Ok(Reply::Stats(Box::new(self.stats(now)))),
             (Then::Reload(names), _) => self.outcome(&names),
             (_, _) if !awaited.is_empty() => Err(late()),
             (Then::Scale(scaled), None) => Ok(Reply::Scaled(Scaled { scaled })),

@@ -13,6 +13,8 @@ pub struct Pending {
     pub client: Id,
     /// It is answered at this time, with whatever there is.
     pub until: Option<Nanos>,
+    /// It is not answered before.
+    pub not_before: Nanos,
     pub awaited: Vec<Awaited>,
     pub then: Then,
     /// What a master has refused, last.
@@ -51,9 +53,18 @@ impl Pending {
         Self {
             client,
             until,
+            not_before: 0,
             awaited: Vec::new(),
             then,
             refused: None,
+        }
+    }
+
+    /// When something is to be done about it although nobody answers.
+    pub fn wake_at(&self) -> Option<Nanos> {
+        match self.awaited.is_empty() && self.not_before > 0 {
+            true => Some(self.not_before),
+            false => self.until,
         }
     }
 

@@ -21,6 +21,9 @@ use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND};
 
 /// Between two samples of the memory.
 const SAMPLE: Nanos = 10 * SECOND;
+/// Between two statistics. Each reads what the workers are writing, so a client that asks without a pause
+/// would cost them.
+const GAP: Nanos = 5 * MILLISECOND;
 /// How long statistics wait for a sample; then they come with the last one.
 const SAMPLE_PATIENCE: Nanos = 250 * MILLISECOND;
 /// How long a master may take to answer.
@@ -96,7 +99,7 @@ impl Supervisor {
             Verb::Stats => {
                 let then = Pending::new(client, None, Then::Stats);
                 match self.wants_sample(then, now) {
-                    Some(_) => Ok(Some(self.stats(now))),
+                    Some(_) => Ok(Some(Reply::Stats(Box::new(self.stats(now))))),
                     None => Ok(None),
                 }
             }
@@ -233,10 +236,14 @@ impl Supervisor {
             serving.order(Order::Sample { ticket });
             app.sampled = Some((number, now));
         }
-        if pending.awaited.is_empty() {
-            return Some(pending);
+        if let Some((at, _)) = &self.control.last {
+            pending.not_before = at + GAP;
         }
-        pending.until = Some(now + SAMPLE_PATIENCE);
+        match pending.awaited.is_empty() {
+            true if pending.not_before <= now => return Some(pending),
+            true => {}
+            false => pending.until = Some(now + SAMPLE_PATIENCE),
+        }
         self.control.wait(pending.client, pending);
         None
     }
@@ -255,9 +262,16 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn stats(&self, now: Nanos) -> Reply {
-        let stats: Stats = self.view(now).stats(self.control.diag.as_ref());
-        Reply::Stats(Box::new(stats))
+    /// All that are answered in one turn get the same.
+    pub(super) fn stats(&mut self, now: Nanos) -> Stats {
+        if let Some((at, stats)) = &self.control.last
+            && *at == now
+        {
+            return stats.clone();
+        }
+        let stats = self.view(now).stats(self.control.diag.as_ref());
+        self.control.last = Some((now, stats.clone()));
+        stats
     }
 
     fn config(&self, apps: &[usize]) -> Config {

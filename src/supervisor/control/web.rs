@@ -43,7 +43,7 @@ impl Supervisor {
     }
 
     pub(super) fn show(&mut self, client: Id, page: Page, now: Nanos) {
-        let stats = self.view(now).stats(self.control.diag.as_ref());
+        let stats = self.stats(now);
         match page.wanted {
             Ok(Wanted::Metrics) => {
                 let format = match page.open_metrics {
