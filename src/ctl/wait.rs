@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 pub fn wait(invocation: &Invocation, until: Until, deadline: Deadline) -> Result<()> {
     let since = Instant::now();
+    let mut before: Option<Error> = None;
     loop {
         let error = match look(invocation, until, deadline) {
             Ok(ping) => return report(invocation, until, &ping, since.elapsed()),
@@ -27,9 +28,15 @@ pub fn wait(invocation: &Invocation, until: Until, deadline: Deadline) -> Result
         }
         let now = Instant::now();
         if deadline.is_some_and(|deadline| now + PAUSE >= deadline) {
-            let message = format!("gave up waiting: {error}");
+            // A look that was cut short by the end tells less than the one before.
+            let reason = match error.exit {
+                Exit::TimedOut => before.unwrap_or(error),
+                _ => error,
+            };
+            let message = format!("gave up waiting: {reason}");
             return Err(Error::new(Exit::TimedOut, message));
         }
+        before = Some(error);
         std::thread::sleep(PAUSE);
     }
 }

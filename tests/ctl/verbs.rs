@@ -280,7 +280,7 @@ fn stop_returns_when_the_server_has_ended() {
     // The request that runs is finished first.
     let control = server.dir().join("run/shop.control");
     let control = control.to_str().expect("a plain path");
-    let words = ["--control", control, "--timeout", "300ms", "stop"];
+    let words = ["--control", control, "--timeout", "1s", "stop"];
     let said = ctl(server.dir(), &words).ended(4);
     said.complains(&["has not ended in time"]);
     gate.open();
