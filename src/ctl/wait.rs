@@ -7,8 +7,8 @@ use serde_json::json;
 use super::client::Deadline;
 use super::command::{Invocation, Output, Until};
 use super::{Error, Exit, Result, find, print, show};
+use crate::control::Ping;
 use crate::control::stats::Stats;
-use crate::control::{Ping, Verb};
 
 /// Between two looks: nothing says when a socket appears in one of several directories.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -47,7 +47,7 @@ fn look(invocation: &Invocation, until: Until, deadline: Deadline) -> Result<Pin
     let (mut client, _) = find::server(invocation, soon)?;
     let ping = client.ping(soon)?;
     if until == Until::Ready {
-        let stats: Stats = client.get(invocation.app.as_deref(), Verb::Stats, soon)?;
+        let stats = client.stats(invocation.app.as_deref(), soon)?;
         if let Some(reason) = unready(&stats) {
             return Err(Error::new(Exit::Failed, reason));
         }

@@ -4,7 +4,7 @@ use crate::support::ctl::settle;
 use crate::support::{Answer, FakeServer, PATIENCE, Pid, Scratch, wait_until};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::Signal;
-use rswsgi::control::{Kind, Refused, Reply, Request, Verb, stats};
+use rswsgi::control::{Kind, Refused, Reply, Request, SCHEMA, Verb, stats};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -201,6 +201,7 @@ fn reply(request: &Request) -> Answer {
     match &request.verb {
         Verb::Stats => {
             let mut stats = stats::Stats {
+                schema: SCHEMA,
                 server: crate::support::fake::process(),
                 ..stats::Stats::default()
             };

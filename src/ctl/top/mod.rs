@@ -20,7 +20,6 @@ use super::client::{Client, Deadline};
 use super::command::{Invocation, Output, Top};
 use super::show::Paint;
 use super::{Error, Exit, Result, print};
-use crate::control::Verb;
 use draw::Palette;
 use model::Model;
 
@@ -52,11 +51,11 @@ fn once(
 ) -> Result<()> {
     let app = invocation.app.as_deref();
     let mut model = Model::new(client.path().to_string_lossy().into_owned());
-    model.look(client.get(app, Verb::Stats, deadline)?);
+    model.look(client.stats(app, deadline)?);
     if let Some(interval) = options.interval {
         std::thread::sleep(interval);
         let deadline = super::client::deadline(invocation.timeout.or(Some(watch::PATIENCE)));
-        model.look(client.get(app, Verb::Stats, deadline)?);
+        model.look(client.stats(app, deadline)?);
     }
     let terminal = crossterm::terminal::size().ok();
     let (wide, high) = terminal
