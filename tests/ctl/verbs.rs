@@ -107,8 +107,11 @@ fn config_says_what_is_in_force_and_where_it_comes_from() {
         line.unwrap_or_else(|| panic!("no {name} in {said:?}"))
             .to_owned()
     };
-    assert!(line("max-requests").contains("environment") && line("max-requests").ends_with(" 7"));
-    assert!(line("workers").contains("command line"));
+    assert!(
+        line("max-requests").contains("RSWSGI_MAX_REQUESTS")
+            && line("max-requests").ends_with(" 7")
+    );
+    assert!(line("workers").contains("--workers"));
     assert!(line("script-name").ends_with("\"\""));
     assert_eq!(json(&server, &["config"])["apps"][0]["app"], "shop");
 }
@@ -276,7 +279,7 @@ fn stop_returns_when_the_server_has_ended() {
     // The request that runs is finished first.
     let control = server.dir().join("run/shop.control");
     let control = control.to_str().expect("a plain path");
-    let words = ["--control", control, "--timeout", "300ms", "stop"];
+    let words = ["--control", control, "--timeout", "1s", "stop"];
     let said = ctl(server.dir(), &words).ended(4);
     said.complains(&["has not ended in time"]);
     gate.open();
