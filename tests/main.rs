@@ -7,6 +7,7 @@ mod frameworks;
 mod http;
 mod layering;
 mod limits;
+mod logs;
 mod memory;
 mod pools;
 mod processes;
