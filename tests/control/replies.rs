@@ -28,6 +28,16 @@ fn mask(key: &str, value: &Value) -> Value {
         Value::Array(_) if key == "last_minute" || key == "buckets" => "...".into(),
         Value::String(text) if key == "name" && text.contains(':') => "...".into(),
         Value::String(_) if key == "state" || !FIXED.contains(&key) => "...".into(),
+        // Some stand for all.
+        Value::Array(settings) if key == "settings" => settings
+            .iter()
+            .filter(|setting| {
+                ["target", "env", "venv"]
+                    .iter()
+                    .any(|name| setting["name"] == *name)
+            })
+            .map(|setting| mask("", setting))
+            .collect(),
         Value::Array(items) => items.iter().map(|item| mask(key, item)).collect(),
         Value::Object(fields) => {
             let masked = fields.iter().map(|(k, v)| (k.clone(), mask(k, v)));

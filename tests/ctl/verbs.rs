@@ -107,8 +107,12 @@ fn config_says_what_is_in_force_and_where_it_comes_from() {
         line.unwrap_or_else(|| panic!("no {name} in {said:?}"))
             .to_owned()
     };
-    assert!(line("max-requests").contains("environment") && line("max-requests").ends_with(" 7"));
-    assert!(line("workers").contains("command line"));
+    let limit = line("max-requests");
+    assert!(
+        limit.contains("RSWSGI_MAX_REQUESTS") && limit.ends_with(" 7"),
+        "{limit}"
+    );
+    assert!(line("workers").contains("--workers"));
     assert!(line("script-name").ends_with("\"\""));
     assert_eq!(json(&server, &["config"])["apps"][0]["app"], "shop");
 }
