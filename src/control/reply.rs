@@ -62,7 +62,6 @@ pub enum Kind {
     /// Too many clients; the connection is closed.
     Busy,
     /// This server does not know how.
-    NotSupported,
 }
 
 impl Refused {
