@@ -88,6 +88,8 @@ fn every_reply_has_the_form_that_is_documented() {
         ("config", json!({"do": "config"})),
         ("scale", json!({"do": "scale", "by": 0})),
         ("recycle", json!({"do": "recycle"})),
+        ("log-level", json!({"do": "log-level"})),
+        ("reopen", json!({"do": "reopen"})),
         ("no-such-app", json!({"do": "stats", "app": "other"})),
         ("no-such-worker", json!({"do": "trace", "worker": 999})),
         ("unknown-verb", json!({"do": "dance"})),
