@@ -107,9 +107,10 @@ fn config_says_what_is_in_force_and_where_it_comes_from() {
         line.unwrap_or_else(|| panic!("no {name} in {said:?}"))
             .to_owned()
     };
+    let limit = line("max-requests");
     assert!(
-        line("max-requests").contains("RSWSGI_MAX_REQUESTS")
-            && line("max-requests").ends_with(" 7")
+        limit.contains("RSWSGI_MAX_REQUESTS") && limit.ends_with(" 7"),
+        "{limit}"
     );
     assert!(line("workers").contains("--workers"));
     assert!(line("script-name").ends_with("\"\""));
