@@ -6,7 +6,8 @@
 //! ```text
 //! sys         kernel: processes, descriptors, shared memory, sockets, signals (unsafe island 1)
 //! error       program errors and exit statuses
-//! log         lines on standard error
+//! log         entries: levels, forms, sinks
+//! access      the access log: from a request in a worker to a line
 //! config      settings: one declaration each, from the command line to `Settings`
 //! http        HTTP/1.1 without I/O: heads, chunked bodies, response encoding
 //! schedule    decisions about processes, without processes
@@ -27,6 +28,7 @@
 //! which loads this library as the extension module `rswsgi` and becomes a master; workers are its
 //! forks.
 
+mod access;
 pub mod config;
 pub mod control;
 pub mod ctl;

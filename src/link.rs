@@ -36,6 +36,20 @@ pub struct Assignment {
     /// Inherited under the same numbers.
     pub listeners: Vec<ListenerSpec>,
     pub scoreboard: i32,
+    /// Shared memory about logs.
+    pub desk: i32,
+    /// Where there is an access log: its shared memory, and the pipe that wakes its reader.
+    pub access: Option<(i32, i32)>,
+    pub stderr: Stderr,
+}
+
+/// What descriptor 2 of a master and its workers is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stderr {
+    /// That of the supervisor.
+    Inherited,
+    /// A pipe to the supervisor, which takes frames.
+    Pipe,
 }
 
 /// What a master says.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The layers, lowest first. A module uses what stands before it; those of one row stand in the order
 /// in which they may use each other.
 const LAYERS: &[&[&str]] = &[
-    &["sys", "error", "log"],
+    &["sys", "error", "log", "access"],
     &[
         "config",
         "http",

@@ -13,6 +13,7 @@ mod example;
 mod file;
 mod given;
 mod layers;
+mod logs;
 mod privileges;
 mod reload;
 mod setting;
@@ -32,6 +33,7 @@ pub use bind::{Bind, DEFAULT_BIND, FIRST_FD, SOCKET_PATH_LENGTH};
 pub use command::command;
 pub use given::Given;
 pub use layers::InForce;
+pub use logs::LogSettings;
 pub use privileges::{Privileges, RESOURCES, ResourceLimit};
 pub use setting::{Environment, Kind, Section, Setting, TakesEffect, Value};
 pub use settings::{

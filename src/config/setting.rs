@@ -56,6 +56,7 @@ pub enum Section {
     Workers,
     Requests,
     Control,
+    Logs,
     Actions,
 }
 
@@ -68,6 +69,7 @@ impl Section {
             Section::Workers => "Workers",
             Section::Requests => "Requests and responses",
             Section::Control => "Control",
+            Section::Logs => "Logs",
             Section::Actions => "Actions",
         }
     }

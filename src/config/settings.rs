@@ -14,11 +14,13 @@ use super::before_fork::{self, BeforeFork};
 use super::bind::Bind;
 use super::given::{self, Given};
 use super::layers::Layers;
+use super::logs::{self, LogSettings};
 use super::privileges::{self, Privileges};
 use super::target::{self, Target};
 use super::value::show_size;
 use super::workers::Pool;
 use crate::error::{Error, Exit, Result};
+use crate::log::{Destination, Form};
 
 /// Everything an app was configured with. Paths are absolute.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +42,13 @@ pub struct Settings {
     /// How long a service that is started by its sockets stays when nobody asks for it.
     pub exit_idle: Option<Duration>,
     pub underscore_fields: UnderscoreFields,
+    /// Directory with pages for responses of the server's own.
+    pub error_pages: Option<PathBuf>,
+    pub log: Destination,
+    pub log_format: Form,
+    /// `None`: there is no access log.
+    pub access_log: Option<Destination>,
+    pub logs: LogSettings,
     pub control: ControlSocket,
     /// Its members may look, but not steer.
     pub control_group: Option<String>,
@@ -167,6 +176,11 @@ pub(super) fn resolve(layers: &Layers) -> Result<Settings> {
             "keep" => Ok(UnderscoreFields::Keep),
             _ => Err(format!("{text:?} is unknown")),
         })?,
+        error_pages: layers.path("error-pages")?,
+        log: logs::error_log(layers)?,
+        log_format: logs::form(layers)?,
+        access_log: logs::access_log(layers)?,
+        logs: logs::resolve(layers)?,
     })
 }
 

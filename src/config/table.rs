@@ -44,6 +44,10 @@ const REQUESTS: Setting = Setting {
     section: Section::Requests,
     ..APPLICATION
 };
+const LOGS: Setting = Setting {
+    section: Section::Logs,
+    ..APPLICATION
+};
 
 const CONTROL: Setting = Setting {
     section: Section::Control,
@@ -449,6 +453,67 @@ pub static SETTINGS: &[Setting] = &[
         default: Some("1m"),
         help: "Response that may wait for a slow reader before the application waits",
         ..REQUESTS
+    },
+    Setting {
+        name: "error-pages",
+        value: "DIR",
+        kind: Path,
+        help: "Directory with pages for errors: 500.html, 404.json, 5xx.txt",
+        long_help: "They take the place of what the server itself answers, in the form that the client asks for \
+            (Accept); the application's own answers are left alone. Read at start and reload, 64k at most each.",
+        ..REQUESTS
+    },
+    Setting {
+        name: "log",
+        value: "WHERE",
+        default: Some("stderr"),
+        takes_effect: Restart,
+        help: "Log: stderr, stdout, FILE, syslog[:FACILITY], journal",
+        long_help: "When standard error is the journal of systemd, entries keep their level there. With a FILE, syslog or \
+            journal, what the application prints goes there, too. Files are opened anew on USR1. \
+            syslog@PATH and journal@PATH name another socket than the usual one.",
+        ..LOGS
+    },
+    Setting {
+        name: "log-format",
+        value: "FORM",
+        kind: Choice(&["text", "json"]),
+        default: Some("text"),
+        takes_effect: Restart,
+        help: "Form of log entries: text, json",
+        ..LOGS
+    },
+    Setting {
+        name: "log-level",
+        value: "LEVEL",
+        kind: Choice(&["error", "warning", "info", "debug"]),
+        default: Some("info"),
+        help: "What is logged: error, warning, info, debug",
+        ..LOGS
+    },
+    Setting {
+        name: "access-log",
+        value: "WHERE",
+        default: Some("off"),
+        takes_effect: Restart,
+        help: "Line for every request: off, stdout (-), stderr, FILE, syslog, journal",
+        long_help: "Exactly one line for each, also for those that are refused, cut off by the client, or lost with a \
+            worker that crashed (status 000). It never makes a request wait: what a slow disk or reader does not take \
+            is counted. Spelled like --log; files are opened anew on USR1.",
+        ..LOGS
+    },
+    Setting {
+        name: "access-log-format",
+        value: "FORM",
+        default: Some("combined"),
+        help: "Form of these lines: common, combined, json, or with %(name)s",
+        long_help: "Names are those of gunicorn (h t r m U q H s B b f a T M D L p {Header}i {Header}o) and peer port \
+            time time_iso request method target path query protocol status bytes referer user_agent id \
+            queue_ms app_ms total_ms outcome app generation worker pid. The time is UTC and that of the \
+            request's arrival. id is X-Request-ID, or made; the application finds it as \
+            environ[\"rswsgi.request_id\"]. outcome is complete, aborted (by the client; status 499 before \
+            there was an answer), failed, timed-out, broken, refused, crashed, killed or stopped.",
+        ..LOGS
     },
     Setting {
         name: "control",

@@ -65,9 +65,12 @@ fn every_setting_reaches_the_settings() {
             (_, "env") => "K=V".to_owned(),
             (_, "script-name" | "warm-up") => "/x".to_owned(),
             (_, "workers") => "3".to_owned(),
-            (_, "module" | "name" | "user" | "group" | "control-group") => "x".to_owned(),
+            (_, "module" | "name" | "log" | "access-log" | "user" | "group" | "control-group") => {
+                "x".to_owned()
+            }
             (_, "umask") => "027".to_owned(),
             (_, "rlimit") => "core=0".to_owned(),
+            (_, "access-log-format") => "json".to_owned(),
             (_, name) => panic!("{name} needs a value here"),
         };
         let flag = match value.as_str() {

@@ -61,8 +61,6 @@ pub enum Kind {
     TimedOut,
     /// Too many clients; the connection is closed.
     Busy,
-    /// This server does not know how.
-    NotSupported,
 }
 
 impl Refused {

@@ -255,6 +255,9 @@ pub struct Errors {
     pub client_aborts: u64,
     /// Responses that did not keep to their Content-Length or failed midway.
     pub broken_responses: u64,
+    /// Requests without a line in the access log, because it was not written in time.
+    #[serde(default)]
+    pub unlogged_requests: u64,
     /// Requests that were refused, by reason; only reasons that occurred.
     pub refused: BTreeMap<String, u64>,
 }

@@ -10,6 +10,7 @@ pub mod chunked;
 pub mod date;
 mod grammar;
 pub mod head;
+pub mod page;
 pub mod refusal;
 pub mod response;
 mod syntax;
@@ -18,6 +19,7 @@ pub mod target;
 pub use chunked::{Chunked, Step};
 pub use date::DateCache;
 pub use head::{Framing, Head, Limits, MAX_FIELDS, Parsed, Scratch, Underscores, scratch};
+pub use page::Pages;
 pub use refusal::Refusal;
 pub use target::{Form, Target};
 

@@ -9,6 +9,7 @@ use std::fmt;
 
 use super::Version;
 use super::grammar::{decimal, is_text_byte, is_token, trim_ows};
+use super::page::Form;
 
 /// The interim response that asks the client for the body (RFC 9110 §15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -347,33 +348,47 @@ pub fn chunk_prefix(size: usize, buf: &mut [u8; 18]) -> &[u8] {
     }
 }
 
-/// Appends a whole error response of the server's own and closes the connection with it.
+/// A response of the server's own.
+#[derive(Clone, Copy, Debug)]
+pub struct Refused<'a> {
+    pub status: u16,
+    pub method: Method,
+    pub form: Form,
+    pub page: &'a [u8],
+}
+
+/// Appends a whole error response and closes the connection with it. The number of bytes that are its
+/// head.
 pub fn write_refusal(
     out: &mut Vec<u8>,
-    status: u16,
-    method: Method,
+    refused: Refused<'_>,
     date: Option<&[u8; 29]>,
     server: Option<&[u8]>,
-) {
-    let line = format!("{status} {}", reason(status));
-    let page = format!("{line}\n");
+) -> usize {
+    let line = format!("{} {}", refused.status, reason(refused.status));
     let asked = Asked {
         version: Version::Http11,
-        method,
+        method: refused.method,
         after: After::Close,
     };
-    let delivery = framing(asked, status, None, Some(page.len() as u64));
+    let length = Some(refused.page.len() as u64);
+    let delivery = framing(asked, refused.status, None, length);
+    let mut fields = Vec::new();
+    write_field(&mut fields, b"Content-Type", refused.form.content_type());
     let head = ResponseHead {
         status: line.as_bytes(),
-        fields: b"Content-Type: text/plain; charset=utf-8\r\n",
+        fields: &fields,
         date,
         server,
         delivery,
     };
+    let before = out.len();
     write_head(out, &head);
+    let length = out.len() - before;
     if delivery.body == Body::Send {
-        out.extend_from_slice(page.as_bytes());
+        out.extend_from_slice(refused.page);
     }
+    length
 }
 
 /// The phrase of the IANA registry for the codes the server itself answers with.

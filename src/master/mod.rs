@@ -28,9 +28,10 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use pyo3::prelude::*;
 
+use crate::access::Ledger;
 use crate::config;
-use crate::link::{self, Assignment, Order, Purpose, Report, VERSION};
-use crate::log;
+use crate::link::{self, Assignment, Order, Purpose, Report, Stderr, VERSION};
+use crate::log::{self, Way};
 use crate::net::Listener;
 use crate::python::{Fork, Obedience, Startup, Threads, fork, leave};
 use crate::schedule::Bounds;
@@ -60,6 +61,8 @@ struct Master {
     application: Application,
     listeners: Vec<Listener>,
     scoreboard: Scoreboard,
+    /// For the access log, where there is one.
+    ledger: Option<Ledger>,
     signals: Inbox,
     /// See [`Doors`].
     nudge: EventFd,
@@ -109,6 +112,10 @@ fn live(py: Python<'_>, channel: i32, version: &str) -> ! {
         },
         _ => fail("no assignment".into(), String::new()),
     };
+    log::configure(match assignment.stderr {
+        Stderr::Inherited => Way::stderr(assignment.settings.log_format),
+        Stderr::Pipe => Way::Frames,
+    });
     let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
     let nudge = match EventFd::from_flags(flags) {
         Ok(nudge) => nudge,
@@ -122,6 +129,7 @@ fn live(py: Python<'_>, channel: i32, version: &str) -> ! {
                 application: prepared.application,
                 listeners: prepared.listeners,
                 scoreboard: prepared.scoreboard,
+                ledger: prepared.ledger,
                 signals: prepared.signals,
                 nudge,
                 assignment,
@@ -208,6 +216,7 @@ impl Master {
             let doors = Doors {
                 listeners: &self.listeners,
                 nudge: &self.nudge,
+                ledger: self.ledger.as_ref(),
             };
             workers.settle(&self.scoreboard, doors, now);
         }
@@ -303,6 +312,7 @@ impl Master {
             application,
             listeners,
             scoreboard,
+            ledger,
             signals,
             nudge,
         } = self;
@@ -335,6 +345,7 @@ impl Master {
                 nudge,
                 orders,
                 row,
+                pen: ledger.and_then(|ledger| ledger.pen(slot, &settings.logs.access_format)),
             };
             let mut worker = Worker::new(plan, application, signals).map_err(|e| e.to_string())?;
             worker.run(py).map_err(|e| e.to_string())

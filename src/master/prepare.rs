@@ -3,12 +3,18 @@
 
 #![forbid(unsafe_code)]
 
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use pyo3::prelude::*;
 
 use super::{ORPHAN_GRACE, audit, warm_up};
+use crate::access::{Bell, Desk, Lanes, Ledger};
 use crate::config::{BeforeFork, Settings};
+use crate::http::Pages;
 use crate::link::Assignment;
 use crate::log;
 use crate::net::{Kind, Listener};
@@ -28,6 +34,7 @@ pub struct Prepared {
     pub application: Application,
     pub listeners: Vec<Listener>,
     pub scoreboard: Scoreboard,
+    pub ledger: Option<Ledger>,
     pub signals: Inbox,
     pub import_millis: u64,
 }
@@ -51,6 +58,7 @@ pub fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, Fail
     let scoreboard = fd::claim(assignment.scoreboard)
         .and_then(Scoreboard::map)
         .map_err(|error| system("cannot map the scoreboard", &error))?;
+    let ledger = take_logs(assignment).map_err(|error| system("cannot map the logs", &error))?;
     // Ctrl-C reaches the whole foreground process group; what to do about it is the supervisor's
     // decision. TERM still ends a master that imports: it serves nobody yet.
     // A closing terminal sends HUP to all of it; what the application sets instead stays.
@@ -72,8 +80,10 @@ pub fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, Fail
     let import_millis = (clock::now() - started) / MILLISECOND;
 
     let origins = origins(&listeners, settings);
+    let pages = pages(settings.error_pages.as_deref())?;
+    let underscores = worker::underscores(settings);
     let mut application =
-        Application::new(py, callable, &origins, worker::underscores(settings)).map_err(python)?;
+        Application::new(py, callable, &origins, underscores, pages).map_err(python)?;
     let care = &settings.before_fork;
     warm_up::run(py, &mut application, &care.warm_up, care.warm_up_failure)?;
     // After everything that runs code of the application before the fork.
@@ -91,9 +101,61 @@ pub fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, Fail
         application,
         listeners,
         scoreboard,
+        ledger,
         signals,
         import_millis,
     })
+}
+
+/// What supervisor, master and workers have in common about logs.
+fn take_logs(assignment: &Assignment) -> std::io::Result<Option<Ledger>> {
+    let desk = Desk::map(fd::claim(assignment.desk)?)?;
+    let desk: &'static Desk = Box::leak(Box::new(desk));
+    log::share_level(desk.level());
+    let Some((lanes, bell)) = assignment.access else {
+        return Ok(None);
+    };
+    let lanes = Lanes::map(fd::claim(lanes)?)?;
+    Ok(Some(Ledger::new(
+        lanes,
+        desk,
+        Bell::from_fd(fd::claim(bell)?),
+    )))
+}
+
+/// The largest page that is taken from `--error-pages`.
+const LARGEST_PAGE: u64 = 64 << 10;
+
+/// What is to be sent instead of our own pages.
+fn pages(directory: Option<&Path>) -> Result<Pages, Failure> {
+    let mut pages = Pages::default();
+    let Some(directory) = directory else {
+        return Ok(pages);
+    };
+    let refused = |path: &Path, error: &dyn std::fmt::Display| {
+        system(
+            &format!("cannot read --error-pages {}", path.display()),
+            error,
+        )
+    };
+    let entries = std::fs::read_dir(directory).map_err(|error| refused(directory, &error))?;
+    for entry in entries {
+        let path = entry.map_err(|error| refused(directory, &error))?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let Some(name) = name.filter(|name| pages.add(name, Vec::new())) else {
+            continue;
+        };
+        let mut content = Vec::new();
+        let file = File::open(&path).map_err(|error| refused(&path, &error))?;
+        file.take(LARGEST_PAGE + 1)
+            .read_to_end(&mut content)
+            .map_err(|error| refused(&path, &error))?;
+        if content.len() as u64 > LARGEST_PAGE {
+            return Err(refused(&path, &"it is larger than 64k"));
+        }
+        pages.add(name, content);
+    }
+    Ok(pages)
 }
 
 /// Leaves memory in the state in which workers share most of it for longest. The order counts: what

@@ -93,6 +93,7 @@ fn ask(
         peer,
         // --start-timeout is the limit here.
         deadline: clock::Nanos::MAX,
+        id: None,
     };
     let (_, status, outcome) = application.serve(py, asked, Box::new(Void), clock::unix_seconds());
     match outcome {

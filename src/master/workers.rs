@@ -13,6 +13,7 @@ use super::care::Care;
 use super::crowd::Crowd;
 use super::outbox::Outbox;
 use super::stacks::Stacks;
+use crate::access::{Ending, Ledger};
 use crate::config::Settings;
 use crate::link::Order;
 use crate::log;
@@ -100,6 +101,8 @@ pub struct Doors<'a> {
     pub listeners: &'a [Listener],
     /// Written by a worker that cannot take a connection it was woken for.
     pub nudge: &'a EventFd,
+    /// Where the requests of dead workers are told.
+    pub ledger: Option<&'a Ledger>,
 }
 
 /// What [`Workers::wait`] found, beside the workers themselves.
@@ -332,7 +335,7 @@ impl Workers {
             if self.processes[slot].is_some() {
                 self.hear(slot, scoreboard, doors, now);
                 self.collect(slot, now);
-                self.reap(slot, scoreboard, now);
+                self.reap(slot, scoreboard, doors.ledger, now);
                 self.replace_silent(slot, now);
             }
         }
@@ -412,6 +415,7 @@ impl Workers {
             match message.as_slice() {
                 order::READY => {
                     process.is_up = true;
+                    log::debug!("worker {slot} is ready");
                     if let Some(old) = self.pool.ready(slot, now) {
                         self.dismiss(old, now);
                     }
@@ -448,7 +452,7 @@ impl Workers {
         }
     }
 
-    fn reap(&mut self, slot: usize, scoreboard: &Scoreboard, now: Nanos) {
+    fn reap(&mut self, slot: usize, scoreboard: &Scoreboard, ledger: Option<&Ledger>, now: Nanos) {
         let row = scoreboard.row(slot);
         let Some(process) = &self.processes[slot] else {
             return;
@@ -471,7 +475,19 @@ impl Workers {
             false => Counter::StartFailures,
         };
         let verdict = self.pool.ended(slot, now);
-        if self.mood != Mood::Serving || verdict == Verdict::Expected {
+        let was_told = self.mood != Mood::Serving || verdict == Verdict::Expected;
+        if let Some(ledger) = ledger {
+            let ending = match ended {
+                Ended::Exited(0) if was_told => Ending::Stopped,
+                Ended::Killed {
+                    signal: Signal::SIGKILL,
+                    ..
+                } => Ending::Killed,
+                _ => Ending::Crashed,
+            };
+            ledger.bury(slot, ending, now);
+        }
+        if was_told {
             if !ended.is_success() {
                 log::warning!("worker {slot} (pid {pid}) {ended} while leaving");
             }

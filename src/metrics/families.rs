@@ -250,6 +250,7 @@ fn counters(apps: &[App], page: &mut Page) {
                 ("master_crash", errors.master_crashes),
                 ("client_abort", errors.client_aborts),
                 ("broken_response", errors.broken_responses),
+                ("unlogged_request", errors.unlogged_requests),
             ]
             .map(|(kind, count)| (kind, count as f64))
             .to_vec()

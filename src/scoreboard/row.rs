@@ -74,6 +74,8 @@ pub enum Counter {
     BrokenResponses,
     /// Wake-ups of the event loop.
     WakeUps,
+    /// Requests that found no room on their way to the access log.
+    UnloggedRequests,
     /// Workers forked; this and the following are counted by the master, in the row of the pool.
     Spawns,
     /// Workers that ended although nobody had told them to.
@@ -106,6 +108,7 @@ impl Counter {
         Counter::ClientAborts,
         Counter::BrokenResponses,
         Counter::WakeUps,
+        Counter::UnloggedRequests,
         Counter::Spawns,
         Counter::Crashes,
         Counter::StartFailures,
@@ -132,6 +135,7 @@ impl Counter {
             Counter::ClientAborts => "client_aborts",
             Counter::BrokenResponses => "broken_responses",
             Counter::WakeUps => "wake_ups",
+            Counter::UnloggedRequests => "unlogged_requests",
             Counter::Spawns => "spawns",
             Counter::Crashes => "crashes",
             Counter::StartFailures => "start_failures",

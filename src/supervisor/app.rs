@@ -5,8 +5,10 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::generation::{Answer, Failure, Generation, Said};
+use super::generation::{self, Answer, Failure, Generation, Said};
 use super::hand_over::{AppState, GenerationState, HandedStage, take};
+use super::logs::Logs;
+use super::output::Output;
 use super::record::{LastReload, Tally};
 use crate::config::{Settings, Target, Workers, show_duration};
 use crate::error::{Error, Exit, Result};
@@ -45,6 +47,8 @@ pub struct App {
     answers: Vec<(Number, Answer)>,
     /// The last sample of the memory that was asked for: of whom, and when.
     pub sampled: Option<(Number, Nanos)>,
+    /// What they may still write.
+    remains: Vec<Output>,
     /// One line for the service manager.
     pub status: String,
 }
@@ -81,6 +85,7 @@ impl App {
             reload: None,
             answers: Vec::new(),
             sampled: None,
+            remains: Vec::new(),
             status: String::new(),
         }
     }
@@ -88,6 +93,9 @@ impl App {
     /// For the program that replaces this one; `None` while a generation starts or is about to.
     pub fn hand_over(&self) -> Option<Result<AppState>> {
         let quiet = self.plan.quiet()?;
+        if self.remains.iter().any(Output::holds_up) {
+            return None;
+        }
         let settings = serde_json::to_value(&self.settings).map_err(|error| {
             let message = format!("cannot hand over the settings: {error}");
             Error::new(Exit::Internal, message)
@@ -121,10 +129,12 @@ impl App {
             child,
             channel,
             scoreboard,
+            output,
             ..
         } in &self.generations
         {
             handed.extend([child.as_fd(), channel.as_fd(), scoreboard.as_fd()]);
+            handed.extend(output.handed());
         }
         handed
     }
@@ -168,6 +178,7 @@ impl App {
             reload: state.reload.clone(),
             answers: Vec::new(),
             sampled: None,
+            remains: Vec::new(),
             status,
             settings,
         })
@@ -267,7 +278,24 @@ impl App {
     }
 
     pub fn is_gone(&self) -> bool {
-        self.generations.is_empty()
+        self.generations.is_empty() && !self.remains.iter().any(Output::holds_up)
+    }
+
+    /// What its processes write.
+    pub fn outputs(&self) -> impl Iterator<Item = &Output> {
+        let serving = self.generations.iter().map(|generation| &generation.output);
+        serving.chain(&self.remains)
+    }
+
+    pub fn outputs_mut(&mut self) -> impl Iterator<Item = &mut Output> {
+        let serving = self.generations.iter_mut().map(|g| &mut g.output);
+        serving.chain(&mut self.remains)
+    }
+
+    /// Reads what its processes have written.
+    pub fn look(&mut self, logs: &mut Logs, now: Nanos) {
+        self.outputs_mut().for_each(|output| output.look(logs, now));
+        self.remains.retain(|output| !output.is_over());
     }
 
     /// Whether it was ever ready.
@@ -353,7 +381,8 @@ impl App {
     }
 
     pub fn wake_at(&self) -> Option<Nanos> {
-        self.plan.wake_at()
+        let outputs = self.outputs().filter_map(Output::wake_at);
+        self.plan.wake_at().into_iter().chain(outputs).min()
     }
 
     /// Takes note of what has happened and does what is due.
@@ -368,12 +397,14 @@ impl App {
             // Its last words may have come since.
             news = self.hear(number, now).or(news);
             if let Some(index) = self.index(number) {
-                let generation = self.generations.remove(index);
+                let mut generation = self.generations.remove(index);
                 self.past.add(&generation.scoreboard);
+                generation.output.close(now);
                 if self.plan.is_leaving(number) && !ended.is_success() {
                     log::warning!("{} {ended} while leaving", generation.describe());
                 }
-                let gone = Gone::ended(generation, ended);
+                let (gone, output) = Gone::ended(generation, ended);
+                self.remains.push(output);
                 news = self.step(Event::Ended(number), Some(gone), now).or(news);
             }
         }
@@ -563,9 +594,11 @@ impl App {
 }
 
 impl Gone {
-    fn ended(generation: Generation, ended: Ended) -> Self {
-        Self {
-            who: generation.describe(),
+    fn ended(generation: Generation, ended: Ended) -> (Self, Output) {
+        let output = generation.output;
+        let describe = generation::describe(generation.number, generation.child.pid());
+        let gone = Self {
+            who: describe,
             target: generation.settings.target,
             how: generation.failure.unwrap_or_else(|| Failure {
                 reason: format!("the master ended, {ended}"),
@@ -576,7 +609,8 @@ impl Gone {
                 _ => Exit::Failed,
             },
             error: None,
-        }
+        };
+        (gone, output)
     }
 
     fn refused(number: Number, target: Target, error: Error) -> Self {

@@ -10,12 +10,13 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::hand_over::{self, GenerationState, HandedStage, take};
+use super::output::Output;
 use super::{interpreter, privileges};
 use crate::config::Settings;
 use crate::control::Stack;
 use crate::error::{Error, Result};
-use crate::link::{self, Assignment, Done, Order, Purpose, Report, Ticket, VERSION};
-use crate::log;
+use crate::link::{self, Assignment, Done, Order, Purpose, Report, Stderr, Ticket, VERSION};
+use crate::log::{self, Destination};
 use crate::net::Listener;
 use crate::schedule::{Number, Pool};
 use crate::scoreboard::{Scoreboard, Totals};
@@ -52,6 +53,7 @@ pub struct Generation {
     /// The master has closed its end.
     is_silent: bool,
     pub scoreboard: Scoreboard,
+    pub output: Output,
     /// Why it cannot come up, until its process is gone too.
     pub failure: Option<Failure>,
     /// Version of its Python, once it has told.
@@ -74,18 +76,24 @@ impl Generation {
     ) -> Result<Self> {
         let most = settings.workers.resolve(process::cpus()).max as usize;
         let refused = |what: &str, error: std::io::Error| Error::io(what, &error);
-        let scoreboard = Scoreboard::create(Pool::slots_for(most))
+        let slots = Pool::slots_for(most);
+        let scoreboard = Scoreboard::create(slots)
             .map_err(|error| refused("cannot create the scoreboard", error))?;
+        let mut assigned = settings.clone();
+        if let Purpose::Check = purpose {
+            // Nothing is served, and whoever asked reads standard error.
+            assigned.log = Destination::Stderr;
+            assigned.access_log = None;
+        }
+        let (output, inlets) = Output::create(number, &assigned, slots)?;
         let (channel, theirs) = Channel::pair()
             .map_err(|error| refused("cannot create a channel to the master", error))?;
-        let mut assigned = settings.clone();
         let privileges = privileges::resolve(&settings.privileges)?;
         let identity = privileges.identity.as_ref();
         let theirs_number = theirs.as_fd().as_raw_fd();
-        let command = interpreter::command(&settings.interpreter, identity, theirs_number)?;
+        let mut command = interpreter::command(&settings.interpreter, identity, theirs_number)?;
         // It is in the environment of the command, and may be too long for a message.
         assigned.interpreter.env.clear();
-        assigned.given.clear();
         assigned.given.clear();
         let assignment = Assignment {
             version: VERSION.into(),
@@ -95,11 +103,27 @@ impl Generation {
             settings: assigned,
             listeners: listeners.iter().map(Listener::spec).collect(),
             scoreboard: scoreboard.as_fd().as_raw_fd(),
+            desk: output.desk.as_fd().as_raw_fd(),
+            access: output
+                .lanes()
+                .zip(inlets.bell.as_ref())
+                .map(|(lanes, bell)| (lanes.as_fd().as_raw_fd(), bell.as_fd().as_raw_fd())),
+            stderr: match inlets.pipe {
+                Some(_) => Stderr::Pipe,
+                None => Stderr::Inherited,
+            },
         };
         link::send(&channel, &assignment)
             .map_err(|error| refused("cannot send the master its assignment", error))?;
         let program = command.get_program().to_owned();
-        let mut pass = vec![theirs.as_fd(), scoreboard.as_fd()];
+        if let Some(pipe) = inlets.pipe {
+            let stdout = pipe.try_clone();
+            command.stdout(stdout.map_err(|error| refused("cannot duplicate a pipe", error))?);
+            command.stderr(pipe);
+        }
+        let mut pass = vec![theirs.as_fd(), scoreboard.as_fd(), output.desk.as_fd()];
+        pass.extend(output.lanes().map(AsFd::as_fd));
+        pass.extend(inlets.bell.as_ref().map(AsFd::as_fd));
         pass.extend(listeners.iter().map(AsFd::as_fd));
         let directory = settings.interpreter.chdir.as_deref();
         let child = process::spawn_as(command, &pass, privileges, directory)
@@ -112,6 +136,7 @@ impl Generation {
             channel,
             is_silent: false,
             scoreboard,
+            output,
             failure: None,
             python: String::new(),
         })
@@ -129,6 +154,7 @@ impl Generation {
             is_silent: self.is_silent,
             scoreboard: hand_over::number(&self.scoreboard),
             layout: Scoreboard::layout(),
+            output: Some(self.output.hand_over()),
             python: self.python.clone(),
             totals: self.totals().by_name(),
         }
@@ -162,6 +188,7 @@ impl Generation {
             channel: Channel::from_fd(take(state.channel, "a channel")?),
             is_silent: state.is_silent,
             scoreboard: scoreboard.map_err(refused)?,
+            output: Output::resume(state.output.as_ref(), state.number, settings)?,
             failure: None,
             python: state.python.clone(),
         })
@@ -204,7 +231,7 @@ impl Generation {
 
     /// For the log.
     pub fn describe(&self) -> String {
-        format!("generation {} (pid {})", self.number, self.child.pid())
+        describe(self.number, self.child.pid())
     }
 
     /// One that is gone does not take it.
@@ -253,4 +280,8 @@ fn cannot_execute(program: &Path, settings: &Settings, error: &std::io::Error) -
         )),
         _ => failed,
     }
+}
+
+pub fn describe(number: Number, pid: Pid) -> String {
+    format!("generation {number} (pid {pid})")
 }

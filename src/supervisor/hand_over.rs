@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::control::Purpose;
+use super::output::OutputState;
 use super::record::{Birth, LastReload, Tally};
 use crate::error::{Error, Exit, Result};
 use crate::net::HandedListener;
@@ -84,6 +85,8 @@ pub struct GenerationState {
     /// What its workers have done so far, for a program that cannot read the scoreboard.
     #[serde(default)]
     pub totals: BTreeMap<String, u64>,
+    #[serde(default)]
+    pub output: Option<OutputState>,
 }
 
 /// A generation that starts is never handed over.
@@ -155,7 +158,11 @@ impl HandOver {
             app.listeners.iter().map(|handed| handed.spec.fd).collect()
         };
         let generations = |app: &AppState| -> Vec<RawFd> {
-            let own = |g: &GenerationState| [g.pidfd, g.channel, g.scoreboard];
+            let own = |g: &GenerationState| {
+                let output = g.output.iter().flat_map(OutputState::descriptors);
+                let own = [g.pidfd, g.channel, g.scoreboard].into_iter();
+                own.chain(output).collect::<Vec<_>>()
+            };
             app.generations.iter().flat_map(own).collect()
         };
         let all = |app| listeners(app).into_iter().chain(generations(app));

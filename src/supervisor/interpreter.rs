@@ -98,6 +98,18 @@ fn interpreter(settings: &InterpreterSettings) -> Result<PathBuf> {
         })
 }
 
+/// `lib/python3.11/site-packages/rswsgi.abi3.so`: it serves every interpreter, not only that one's.
+fn in_site_packages(prefix: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(prefix.join("lib")).ok()?.flatten();
+    let pythons = entries.filter(|entry| {
+        let name = entry.file_name();
+        name.as_encoded_bytes().starts_with(b"python3")
+    });
+    pythons
+        .map(|python| python.path().join("site-packages/rswsgi.abi3.so"))
+        .find(|path| path.exists())
+}
+
 fn on_path(program: &Path) -> Option<PathBuf> {
     if program.components().count() > 1 {
         return program.exists().then(|| program.to_owned());
@@ -112,7 +124,8 @@ fn beside_us() -> Option<PathBuf> {
 }
 
 /// The extension module: `$RSWSGI_MODULE`, beside this program or in `deps/` beside it (where cargo
-/// leaves it), `<prefix>/lib/rswsgi/`. `None`: the interpreter has to find it by itself.
+/// leaves it), `<prefix>/lib/rswsgi/`, or where pip has put it together with this program.
+/// `None`: the interpreter has to find it by itself.
 fn module() -> Option<OsString> {
     if let Some(named) = std::env::var_os("RSWSGI_MODULE") {
         return Some(named);
@@ -129,5 +142,6 @@ fn module() -> Option<OsString> {
     let installed = || Some(directory.parent()?.join("lib/rswsgi").join(FILE));
     newest
         .or_else(|| installed().filter(|path| path.exists()))
+        .or_else(|| in_site_packages(directory.parent()?))
         .map(PathBuf::into_os_string)
 }

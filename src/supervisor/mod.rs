@@ -10,6 +10,8 @@ mod control;
 mod generation;
 mod hand_over;
 mod interpreter;
+mod logs;
+mod output;
 mod privileges;
 mod record;
 mod service;
@@ -28,7 +30,7 @@ use nix::unistd::Pid;
 use crate::config::{self, Invocation, Settings};
 use crate::error::{Error, Exit, Result};
 use crate::link::VERSION;
-use crate::log;
+use crate::log::{self, Level};
 use crate::net;
 use crate::sys::clock::{self, Nanos, nanos};
 use crate::sys::process;
@@ -37,6 +39,8 @@ use crate::sys::title;
 use app::{App, News};
 use control::Control;
 use hand_over::{HandOver, Task};
+use logs::Logs;
+use output::{FLUSH, Output};
 use record::Birth;
 use service::{Phase, Ready, Service};
 use upgrade::Upgrade;
@@ -50,6 +54,10 @@ pub fn main() -> ExitCode {
         Ok(()) => Exit::Stopped.into(),
         Err(error) => {
             log::error!("{error}");
+            if !log::is_on_stderr() {
+                log::flush(FLUSH);
+                log::on_stderr(Level::Error, format_args!("{error}"));
+            }
             error.exit().into()
         }
     }
@@ -109,6 +117,7 @@ struct Supervisor {
     signals: Inbox,
     service: Service,
     course: Course,
+    logs: Logs,
     /// Where this program was started from.
     program: Result<PathBuf>,
     upgrade: Option<Upgrade>,
@@ -117,11 +126,12 @@ struct Supervisor {
 }
 
 /// Signals the supervisor takes.
-const SIGNALS: [Signal; 8] = [
+const SIGNALS: [Signal; 9] = [
     Signal::SIGTERM,
     Signal::SIGQUIT,
     Signal::SIGINT,
     Signal::SIGHUP,
+    Signal::SIGUSR1,
     Signal::SIGUSR2,
     Signal::SIGTTIN,
     Signal::SIGTTOU,
@@ -136,6 +146,7 @@ fn serve(arguments: Vec<OsString>, settings: Settings) -> Result<()> {
     title::set("rswsgi", "rswsgi: supervisor");
     let signals = Inbox::hooked(&SIGNALS)
         .map_err(|error| Error::io("cannot install signal handlers", &error))?;
+    let logs = Logs::open(&settings)?;
     let variable = |name: &str| std::env::var_os(name);
     let passed = net::passed(variable, std::process::id())?;
     let mut listeners = net::open(&settings.bind, &passed, settings.backlog)?;
@@ -149,6 +160,7 @@ fn serve(arguments: Vec<OsString>, settings: Settings) -> Result<()> {
         signals,
         service,
         course: Course::Serving,
+        logs,
         program: upgrade::program(),
         upgrade: None,
         control,
@@ -183,13 +195,14 @@ fn resume(arguments: Vec<OsString>, task: Task, state: RawFd, before: RawFd) -> 
         let handed = HandOver::read(state)?;
         let apps = handed.apps.iter().map(|app| App::resume(app, read));
         let apps = apps.collect::<Result<Vec<_>>>()?;
-        let control = match apps.first() {
-            Some(app) => Control::resume(&app.settings, &handed.doors)?,
-            None => return Err(Error::new(Exit::Internal, "there is no app")),
+        let Some(app) = apps.first() else {
+            return Err(Error::new(Exit::Internal, "there is no app in the state"));
         };
-        Ok(((apps, control), handed))
+        let control = Control::resume(&app.settings, &handed.doors)?;
+        let logs = Logs::open(&app.settings)?;
+        Ok((apps, control, handed, logs))
     };
-    let ((mut apps, mut control), handed) = match (take_over(), task) {
+    let (mut apps, mut control, handed, logs) = match (take_over(), task) {
         (Ok(taken), _) => taken,
         (Err(error), Task::Return { .. }) => return Err(error),
         (Err(error), _) => return Err(upgrade::go_back(&arguments, state, before, &error)),
@@ -208,6 +221,7 @@ fn resume(arguments: Vec<OsString>, task: Task, state: RawFd, before: RawFd) -> 
         signals,
         service: service(),
         course: Course::Serving,
+        logs,
         program: Ok(handed.program),
         upgrade: None,
         control,
@@ -232,6 +246,9 @@ impl Supervisor {
         loop {
             let ready = self.wait();
             let now = clock::now();
+            for app in &mut self.apps {
+                app.look(&mut self.logs, now);
+            }
             let mut news = self.take_signals(now);
             for question in self.control.settle(&ready, now) {
                 news.extend(self.answer(question, now));
@@ -260,14 +277,35 @@ impl Supervisor {
                 || join(apps.iter().map(|app| app.activity(now))),
             );
         }
-        match failed {
-            Some(error) => Err(error),
-            None => {
-                for app in &self.apps {
-                    log::info!("stopped {}: {}", app.settings.name, app.totals());
-                }
-                Ok(())
+        if failed.is_none() {
+            for app in &self.apps {
+                log::info!("stopped {}: {}", app.settings.name, app.totals());
             }
+        }
+        self.settle_logs();
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Everything that has been written so far reaches its sink, if that takes it.
+    fn settle_logs(&mut self) {
+        let now = clock::now();
+        for output in self.apps.iter_mut().flat_map(App::outputs_mut) {
+            output.look_again(&mut self.logs, now);
+        }
+        self.logs.flush();
+    }
+
+    /// Log files that were moved away are made anew.
+    fn reopen(&self) {
+        log::info!("opening log files anew");
+        self.logs.reopen();
+    }
+
+    /// At once, for all processes of all generations.
+    fn set_log_level(&self, level: Level) {
+        log::set_level(level);
+        for output in self.apps.iter().flat_map(App::outputs) {
+            log::copy_level(output.desk.level());
         }
     }
 
@@ -308,6 +346,11 @@ impl Supervisor {
             )),
             Err(error) => Err(error),
         };
+        if let (Ok(settings), Some(app)) = (&read, self.apps.first())
+            && settings.logs.level != app.settings.logs.level
+        {
+            self.set_log_level(settings.logs.level);
+        }
         let chosen = self.apps.iter_mut().enumerate();
         let chosen = chosen.filter(|(index, _)| apps.contains(index));
         let news = chosen.filter_map(|(_, app)| match &read {
@@ -350,9 +393,9 @@ impl Supervisor {
     }
 
     /// The next stage, after a check that passed in another program.
-    fn upgraded(&self, upgrade: Upgrade, now: Nanos) -> Result<Upgrade> {
-        let program = self.program.as_ref().map_err(Error::clone)?;
-        let upgrade = upgrade.settle(program, now)?;
+    fn upgraded(&mut self, upgrade: Upgrade, now: Nanos) -> Result<Upgrade> {
+        let program = self.program.clone()?;
+        let upgrade = upgrade.settle(&program, now)?;
         // Nothing is handed over that starts or is about to: it is waited for.
         let Some(apps) = self
             .apps
@@ -367,15 +410,18 @@ impl Supervisor {
         state.birth = Some(self.birth);
         state.doors = self.control.hand_over();
         match upgrade {
-            Upgrade::Asked => Upgrade::check(program, &self.arguments, &state, now),
+            Upgrade::Asked => Upgrade::check(&program, &self.arguments, &state, now),
             Upgrade::Checking { .. } | Upgrade::Late { .. } => Ok(upgrade),
             Upgrade::Agreed { version } => {
                 log::info!("executing {} ({version})", program.display());
                 self.notify_reloading(now, "upgrading");
+                self.settle_logs();
                 let apps = self.apps.iter().flat_map(App::handed);
                 let kept: Vec<_> = apps.chain(self.control.handed()).collect();
                 let (arguments, signals) = (&self.arguments, &self.signals);
-                Err(upgrade::execute(program, arguments, &state, &kept, signals))
+                Err(upgrade::execute(
+                    &program, arguments, &state, &kept, signals,
+                ))
             }
         }
     }
@@ -422,6 +468,8 @@ impl Supervisor {
                 fds.push(watch(generation.channel.as_fd()));
             }
         }
+        let outputs = self.apps.iter().flat_map(App::outputs);
+        fds.extend(outputs.flat_map(Output::watched).map(watch));
         fds.extend(self.upgrade.as_ref().and_then(Upgrade::watched));
         let others = fds.len();
         fds.extend(self.control.watched());
@@ -457,6 +505,7 @@ impl Supervisor {
                 log::info!("stopping now ({signal})");
                 self.advance(Course::Stopping, now);
             }
+            (Signal::SIGUSR1, _) => self.reopen(),
             (Signal::SIGUSR2, _) => self.upgrade(),
             (Signal::SIGTTIN, _) => self.apps.iter().for_each(|app| app.scale(1)),
             (Signal::SIGTTOU, _) => self.apps.iter().for_each(|app| app.scale(-1)),

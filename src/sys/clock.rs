@@ -37,6 +37,11 @@ pub fn seconds(duration: Nanos) -> f64 {
     duration as f64 / SECOND as f64
 }
 
+/// What is to be added to a time of [`now`] for one since the epoch.
+pub fn unix_offset() -> Nanos {
+    read(ClockId::CLOCK_REALTIME).saturating_sub(now())
+}
+
 /// A wait in milliseconds for `epoll_wait(2)` or `poll(2)`, rounded up so that a wait shorter than
 /// a millisecond does not become a busy loop. `None` waits for ever.
 pub fn wait_millis(now: Nanos, until: Option<Nanos>) -> i32 {

@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 
 use super::body::Body;
 use super::outlet::Outlet;
+use crate::access::Ticket;
 use crate::sys::clock::Nanos;
 use crate::sys::socket::Peer as Address;
 use crate::wsgi::Peer;
@@ -46,6 +47,11 @@ pub struct Connection {
     pub watched: Option<EpollFlags>,
     /// Another request stands in `input` and has its turn: what follows can wait, an end above all.
     pub has_turn: bool,
+    /// The request that is not over, for the access log.
+    pub ticket: Option<Ticket>,
+    /// When its first byte came, and when the last bytes did; known only with an access log.
+    pub arrived: Nanos,
+    pub received: Nanos,
 }
 
 impl Connection {
@@ -65,6 +71,9 @@ impl Connection {
             deadline: Nanos::MAX,
             watched: None,
             has_turn: false,
+            ticket: None,
+            arrived: 0,
+            received: 0,
         }
     }
 

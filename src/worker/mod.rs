@@ -10,6 +10,7 @@
 //! It asks nobody for anything and tells everything by its row of the scoreboard.
 
 mod accept;
+mod account;
 mod body;
 mod connection;
 mod outlet;
@@ -28,6 +29,7 @@ use nix::sys::socket::Shutdown;
 use pyo3::prelude::*;
 use slab::Slab;
 
+use crate::access::Pen;
 use crate::config::Settings;
 use crate::http;
 use crate::log::{self, Throttle};
@@ -118,6 +120,8 @@ pub struct Plan<'a> {
     pub nudge: EventFd,
     pub orders: Channel,
     pub row: &'static Row,
+    /// For the access log, where there is one.
+    pub pen: Option<Pen>,
 }
 
 pub struct Worker<'a> {
@@ -126,6 +130,7 @@ pub struct Worker<'a> {
     temp_dir: PathBuf,
     application: Application,
     row: &'static Row,
+    pen: Option<Box<Pen>>,
     epoll: Epoll,
     listeners: Vec<Listener>,
     nudge: EventFd,
@@ -177,6 +182,7 @@ impl<'a> Worker<'a> {
                 .unwrap_or_else(std::env::temp_dir),
             application,
             row: plan.row,
+            pen: plan.pen.map(Box::new),
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             listeners: plan.listeners,
             nudge: plan.nudge,
@@ -399,6 +405,7 @@ impl<'a> Worker<'a> {
     /// The descriptor leaves the epoll set with its close, unless the application has forked.
     fn close(&mut self, id: usize) {
         let mut connection = self.connections.remove(id);
+        self.account_close(&mut connection);
         if forks::has_children() {
             let _ = self.epoll.delete(connection.outlet().socket());
             connection.shut_down(Shutdown::Both);

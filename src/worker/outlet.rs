@@ -66,6 +66,10 @@ pub struct Outlet {
     bound: usize,
     patience: Duration,
     sent: u64,
+    /// Bytes of the response's head.
+    head: usize,
+    /// The rendered fields of the response, if they are wanted.
+    kept: Option<Vec<u8>>,
 }
 
 impl Outlet {
@@ -85,13 +89,32 @@ impl Outlet {
             bound,
             patience,
             sent: 0,
+            head: 0,
+            kept: None,
         }
+    }
+
+    /// From now on the fields of each response can be asked for.
+    pub fn keep_fields(&mut self) {
+        self.kept.get_or_insert_default();
+    }
+
+    pub fn kept_fields(&self) -> &[u8] {
+        self.kept.as_deref().unwrap_or_default()
+    }
+
+    pub fn head_length(&self) -> u64 {
+        self.head as u64
     }
 
     /// Prepares for the response to the next request.
     pub fn expect(&mut self, asked: Asked) {
         self.asked = asked;
         self.delivery = None;
+        self.head = 0;
+        if let Some(kept) = &mut self.kept {
+            kept.clear();
+        }
     }
 
     pub fn socket(&self) -> BorrowedFd<'_> {
@@ -352,6 +375,10 @@ impl Outlet {
                 delivery,
             };
             write_head(&mut self.assembly, &head);
+            self.head = self.assembly.len();
+            if let Some(kept) = &mut self.kept {
+                kept.extend_from_slice(&response.fields);
+            }
         }
         let delivery = self.delivery.expect("the first call brings the head");
         if delivery.body == Sending::Discard {

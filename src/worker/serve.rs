@@ -10,8 +10,10 @@ use super::body::{Body, Failure, Progress, Received, Storage};
 use super::connection::Phase;
 use super::outlet::{Outlet, Verdict};
 use super::{BODIES_IN_MEMORY, Id, LINGER, Leave, READ, TURN, Worker};
+use crate::access::Ending;
 use crate::http::head::{self, Framing, Head, Parsed};
-use crate::http::response::{self, After, Asked, Method};
+use crate::http::page::accept_of;
+use crate::http::response::{self, After, Asked, Method, Refused};
 use crate::http::{DateCache, Refusal};
 use crate::log::{self, Allowed};
 use crate::scoreboard::Counter;
@@ -71,6 +73,7 @@ impl Worker<'_> {
                 // A request that was cut off never reaches the application.
                 if !self.connections[id].is_idle() {
                     self.row.count(Counter::ClientAborts, 1);
+                    self.account_cut_head(id);
                 }
                 self.close(id);
             }
@@ -95,6 +98,9 @@ impl Worker<'_> {
         let mut kept = std::mem::take(&mut self.connections[id].input);
         let was_partial = !kept.is_empty();
         let was_idle = !was_partial && matches!(self.connections[id].phase, Phase::Head { .. });
+        if !fresh.is_empty() {
+            self.account_arrival(id, was_idle);
+        }
         let input = match kept.is_empty() {
             true => fresh,
             false => {
@@ -201,7 +207,10 @@ impl Worker<'_> {
                 if head.expects_continue && rest.is_empty() {
                     let connection = &mut self.connections[id];
                     connection.outlet().send_plain(py, response::CONTINUE);
+                    let sent = connection.outlet().take_sent();
+                    self.row.count(Counter::BytesSent, sent);
                 }
+                self.account_head(id, &head);
                 let used = head.len;
                 self.connections[id].phase = Phase::Body {
                     head: input[..used].to_vec(),
@@ -279,11 +288,19 @@ impl Worker<'_> {
         let deadline = self.now.saturating_add(self.request_timeout);
         self.row.set_peer(self.connections[id].address());
         self.row.begin_request(line, self.now, deadline);
+        self.account_start(id, head);
         let persists =
             head.keep_alive && self.leave.is_none() && self.settings.limits.keep_alive.is_some();
         let connection = &mut self.connections[id];
         connection.phase = Phase::Head { scanned: 0 };
         let mut outlet = connection.outlet.take().expect("no other request runs");
+        if self
+            .pen
+            .as_ref()
+            .is_some_and(|pen| pen.wants_response_fields())
+        {
+            outlet.keep_fields();
+        }
         outlet.expect(Asked {
             version: head.version,
             method: match head.method {
@@ -302,6 +319,7 @@ impl Worker<'_> {
             origin: connection.origin,
             peer: connection.peer(py),
             deadline,
+            id: self.pen.as_ref().map(|pen| pen.id()),
         };
         let seconds = self.unix_seconds;
         let (wire, status, outcome) = self.application.serve(py, request, outlet, seconds);
@@ -314,9 +332,11 @@ impl Worker<'_> {
             // The epoll set is the parent's, too: nothing more is done with the connection.
             return Step::Closed;
         }
+        let began = self.now;
         self.now = clock::now();
         self.row.end_request(self.now);
         self.wear();
+        self.account_outcome(id, status, &outcome, self.now.saturating_sub(began));
         self.record(line, status, outcome);
         let connection = &mut self.connections[id];
         connection.outlet = Some(outlet);
@@ -355,7 +375,9 @@ impl Worker<'_> {
         let outlet = connection.outlet();
         let (sent, verdict) = (outlet.take_sent(), outlet.verdict());
         self.row.count(Counter::BytesSent, sent);
+        self.account_sent(id, sent, verdict == Verdict::Pending);
         let limits = &self.settings.limits;
+        let connection = &mut self.connections[id];
         match verdict {
             Verdict::Persist => {
                 connection.phase = Phase::Head { scanned: 0 };
@@ -425,7 +447,7 @@ impl Worker<'_> {
         if let Allowed::Yes { withheld } = self.refusals.ask(self.now) {
             let (status, name) = (refusal.status(), refusal.name());
             let client = self.connections[id].describe();
-            let line = match line {
+            let place = match line {
                 b"" => String::new(),
                 line => format!(" in {:?}", printable(line)),
             };
@@ -433,36 +455,43 @@ impl Worker<'_> {
                 0 => String::new(),
                 n => format!(" ({n} more like this were not logged)"),
             };
-            log::info!("refused a request with {status}: {name}{line} from {client}{more}");
+            log::info!("refused a request with {status}: {name}{place} from {client}{more}");
         }
-        self.answer_and_linger(py, id, refusal.status())
+        self.answer_and_linger(py, id, refusal.status(), line)
     }
 
     fn cannot_store(&mut self, py: Python<'_>, id: usize, error: &std::io::Error) -> Step {
         let directory = self.temp_dir.display();
         log::error!("cannot keep a request body in {directory}: {error}");
-        self.answer_and_linger(py, id, 503)
+        self.answer_and_linger(py, id, 503, b"")
     }
 
-    fn answer_and_linger(&mut self, py: Python<'_>, id: usize, status: u16) -> Step {
+    /// `input`: what there is of the head.
+    fn answer_and_linger(&mut self, py: Python<'_>, id: usize, status: u16, input: &[u8]) -> Step {
         self.row.count_status(status);
         let connection = &mut self.connections[id];
         self.held -= connection.held();
-        connection.phase = Phase::Linger;
-        let mut page = Vec::new();
+        let phase = std::mem::replace(&mut connection.phase, Phase::Linger);
+        let head = match &phase {
+            Phase::Body { head, .. } => head,
+            _ => input,
+        };
+        let (form, page) = self.application.pages().page(status, accept_of(head));
+        let refused = Refused {
+            status,
+            method: Method::Other,
+            form,
+            page: &page,
+        };
+        let mut bytes = Vec::new();
         let mut date = DateCache::new();
         let date = date.render(self.unix_seconds);
-        response::write_refusal(
-            &mut page,
-            status,
-            Method::Other,
-            Some(date),
-            Some(b"rswsgi"),
-        );
-        connection.outlet().send_plain(py, &page);
+        response::write_refusal(&mut bytes, refused, Some(date), Some(b"rswsgi"));
+        connection.outlet().send_plain(py, &bytes);
         connection.shut_down(Shutdown::Write);
         let sent = connection.outlet().take_sent();
         self.row.count(Counter::BytesSent, sent);
+        self.account_answer(id, input, (status, Ending::Refused), page.len() as u64);
         self.set_deadline(id, LINGER);
         Step::Used(0)
     }

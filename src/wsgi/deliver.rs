@@ -7,19 +7,40 @@ use super::Outcome;
 use super::deadline::RequestTimeout;
 use super::exchange::{End, Exchange, Refused, as_bytes};
 use super::file::FileWrapper;
+use crate::http::{Head, Pages};
 use crate::python;
 
+/// What the client gets where the application gives nothing.
+pub struct Fallback<'a> {
+    pub pages: &'a Pages,
+    pub head: &'a Head<'a, 'a>,
+}
+
+impl Fallback<'_> {
+    fn send(&self, py: Python<'_>, exchange: &Exchange, status: u16) {
+        let mut fields = self.head.fields.iter();
+        let accept = fields.find(|field| field.name.eq_ignore_ascii_case("accept"));
+        let (form, page) = self.pages.page(status, accept.map(|field| field.value));
+        exchange.fail(py, status, form, &page);
+    }
+}
+
 /// `result` is what the call of the application came to.
-pub fn deliver(py: Python<'_>, exchange: &Exchange, result: PyResult<Bound<'_, PyAny>>) -> Outcome {
+pub fn deliver(
+    py: Python<'_>,
+    exchange: &Exchange,
+    result: PyResult<Bound<'_, PyAny>>,
+    fallback: &Fallback<'_>,
+) -> Outcome {
     let iterable = match result {
         Ok(iterable) => iterable,
-        Err(error) => return fail(py, exchange, &error),
+        Err(error) => return fail(py, exchange, &error, fallback),
     };
     let outcome = match transmit(py, exchange, &iterable) {
         Ok(None) => Outcome::Complete,
         Ok(Some(broken)) => Outcome::Broken(broken),
         Err(Refused::Gone) => Outcome::ClientGone,
-        Err(Refused::Error(error)) => fail(py, exchange, &error),
+        Err(Refused::Error(error)) => fail(py, exchange, &error, fallback),
     };
     match close(&iterable) {
         Ok(()) => outcome,
@@ -32,13 +53,18 @@ pub fn deliver(py: Python<'_>, exchange: &Exchange, result: PyResult<Bound<'_, P
 }
 
 /// Ends a response whose application raised.
-pub fn fail(py: Python<'_>, exchange: &Exchange, error: &PyErr) -> Outcome {
+pub fn fail(
+    py: Python<'_>,
+    exchange: &Exchange,
+    error: &PyErr,
+    fallback: &Fallback<'_>,
+) -> Outcome {
     let traceback = python::traceback(py, error);
     if error.is_instance_of::<RequestTimeout>(py) {
-        exchange.fail(py, 504);
+        fallback.send(py, exchange, 504);
         return Outcome::TimedOut(traceback);
     }
-    exchange.fail(py, 500);
+    fallback.send(py, exchange, 500);
     Outcome::Failed(traceback)
 }
 

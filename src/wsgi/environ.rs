@@ -65,6 +65,8 @@ pub struct Request<'a> {
     pub peer: &'a Peer,
     /// When the response has to be complete, of the monotonic clock.
     pub deadline: Nanos,
+    /// Its name in the access log, where there is one.
+    pub id: Option<&'a [u8]>,
 }
 
 /// Keys that every request sets; those it shares with the template stand there too.
@@ -83,6 +85,7 @@ struct Keys {
     content_length: Py<PyString>,
     wsgi_input: Py<PyString>,
     deadline: Py<PyString>,
+    request_id: Py<PyString>,
     http_host: Py<PyString>,
 }
 
@@ -134,6 +137,7 @@ impl Builder {
             content_length: key("CONTENT_LENGTH"),
             wsgi_input: key("wsgi.input"),
             deadline: key("rswsgi.deadline"),
+            request_id: key("rswsgi.request_id"),
             http_host: key("HTTP_HOST"),
         };
         let values = Values {
@@ -173,6 +177,7 @@ impl Builder {
             origin,
             peer,
             deadline,
+            id,
         } = request;
         let (origin, template) = &self.templates[origin];
         let environ = template.bind(py).copy()?;
@@ -238,6 +243,9 @@ impl Builder {
 
         let deadline = PyFloat::new(py, seconds(deadline));
         environ.set_item(keys.deadline.bind(py), deadline)?;
+        if let Some(id) = id {
+            set(&keys.request_id, &latin1(py, id)?)?;
+        }
 
         self.names.new_request();
         let careful = head.has_underscores && self.underscores == UnderscoreFields::Keep;

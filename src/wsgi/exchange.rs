@@ -9,6 +9,7 @@ use pyo3::types::{PyBytes, PyList, PyString};
 
 use super::response::Response;
 use super::wire::{Body, Start, Unsent, Wire};
+use crate::http::page::Form;
 use crate::http::response;
 use crate::python;
 
@@ -297,7 +298,7 @@ impl Exchange {
     }
 
     /// Replaces a response of which nothing has been sent by an error page, or cuts it.
-    pub fn fail(&self, py: Python<'_>, status: u16) {
+    pub fn fail(&self, py: Python<'_>, status: u16, form: Form, page: &[u8]) {
         let mut state = self.own(py);
         if state.phase == Phase::Sent {
             if !state.ended {
@@ -306,21 +307,16 @@ impl Exchange {
             return;
         }
         let line = format!("{status} {}", response::reason(status));
-        let page = format!("{line}\n");
         let length = page.len() as u64;
         let response = &mut state.response;
         response.clear();
         response.status = status;
         response.status_line.extend_from_slice(line.as_bytes());
-        response::write_field(
-            &mut response.fields,
-            b"Content-Type",
-            b"text/plain; charset=utf-8",
-        );
+        response::write_field(&mut response.fields, b"Content-Type", form.content_type());
         response.declared_length = Some(length);
         state.phase = Phase::Started;
         state.sent = 0;
-        let _ = state.transmit(py, Body::Plain(page.as_bytes()), length, End::Here);
+        let _ = state.transmit(py, Body::Plain(page), length, End::Here);
     }
 }
 

@@ -18,7 +18,7 @@ pub use wire::{Body, Start, Unsent, Wire};
 
 use pyo3::prelude::*;
 
-use crate::http::DateCache;
+use crate::http::{DateCache, Pages};
 use crate::python;
 
 /// How one request ended, for the record.
@@ -43,6 +43,7 @@ pub struct Application {
     /// Kept from one request to the next when the application has let go of it.
     exchange: Option<exchange::Callables>,
     date: DateCache,
+    pages: Pages,
 }
 
 impl Application {
@@ -52,13 +53,20 @@ impl Application {
         callable: Py<PyAny>,
         origins: &[Origin],
         underscores: UnderscoreFields,
+        pages: Pages,
     ) -> PyResult<Self> {
         Ok(Self {
             callable,
+            pages,
             environs: environ::Builder::new(py, origins, underscores)?,
             exchange: None,
             date: DateCache::new(),
         })
+    }
+
+    /// For the responses that the server itself makes.
+    pub fn pages(&self) -> &Pages {
+        &self.pages
     }
 
     /// Runs the application for one request. `unix_seconds` is the time, for `Date`.
@@ -78,6 +86,10 @@ impl Application {
         };
         let exchange = callables.exchange.bind(py).get();
         let is_head = request.head.method == b"HEAD";
+        let fallback = deliver::Fallback {
+            pages: &self.pages,
+            head: request.head,
+        };
         exchange.begin(py, wire, is_head, self.date.render(unix_seconds));
         let outcome = match self.environs.build(py, request) {
             Ok(environ) => {
@@ -85,9 +97,9 @@ impl Application {
                 let result = python::call2(self.callable.bind(py), &environ, start_response);
                 // The environ may hold the last reference to large or locked things: it goes now.
                 drop(environ);
-                deliver::deliver(py, exchange, result)
+                deliver::deliver(py, exchange, result, &fallback)
             }
-            Err(error) => deliver::fail(py, exchange, &error),
+            Err(error) => deliver::fail(py, exchange, &error, &fallback),
         };
         let (wire, status) = exchange.end(py);
         self.exchange = Some(callables);

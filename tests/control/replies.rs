@@ -28,6 +28,16 @@ fn mask(key: &str, value: &Value) -> Value {
         Value::Array(_) if key == "last_minute" || key == "buckets" => "...".into(),
         Value::String(text) if key == "name" && text.contains(':') => "...".into(),
         Value::String(_) if key == "state" || !FIXED.contains(&key) => "...".into(),
+        // Some stand for all.
+        Value::Array(settings) if key == "settings" => settings
+            .iter()
+            .filter(|setting| {
+                ["target", "env", "venv"]
+                    .iter()
+                    .any(|name| setting["name"] == *name)
+            })
+            .map(|setting| mask("", setting))
+            .collect(),
         Value::Array(items) => items.iter().map(|item| mask(key, item)).collect(),
         Value::Object(fields) => {
             let masked = fields.iter().map(|(k, v)| (k.clone(), mask(k, v)));
@@ -78,6 +88,8 @@ fn every_reply_has_the_form_that_is_documented() {
         ("config", json!({"do": "config"})),
         ("scale", json!({"do": "scale", "by": 0})),
         ("recycle", json!({"do": "recycle"})),
+        ("log-level", json!({"do": "log-level"})),
+        ("reopen", json!({"do": "reopen"})),
         ("no-such-app", json!({"do": "stats", "app": "other"})),
         ("no-such-worker", json!({"do": "trace", "worker": 999})),
         ("unknown-verb", json!({"do": "dance"})),

@@ -172,3 +172,48 @@ fn the_control_socket_answers_while_the_server_drains_and_after_an_upgrade() {
     gate.open();
     client.response().assert_status(200);
 }
+
+#[test]
+fn the_level_of_the_log_changes_at_once_in_every_process() {
+    if !ours() {
+        return;
+    }
+    let server = shop().start();
+    let mut control = Control::of(&server, "shop");
+    let level = |control: &mut Control, request| control.done(request)["level"].clone();
+    assert_eq!(level(&mut control, json!({"do": "log-level"})), "info");
+    let request = json!({"do": "log-level", "level": "debug"});
+    assert_eq!(level(&mut control, request), "debug");
+    control.done(json!({"do": "recycle"}));
+    server.log.wait_for("debug: worker");
+    let request = json!({"do": "log-level", "level": "error"});
+    assert_eq!(level(&mut control, request), "error");
+    control.refused(json!({"do": "log-level", "level": "loud"}), "bad-argument");
+    let before = server.log.text();
+    control.done(json!({"do": "reload"}));
+    assert_eq!(server.log.text(), before, "nothing of it is an error");
+}
+
+#[test]
+fn log_files_are_opened_anew() {
+    if !ours() {
+        return;
+    }
+    let server = shop();
+    let (place, moved) = (server.dir().join("log"), server.dir().join("log.1"));
+    let server = server.arg("--log", &place).start();
+    let mut control = Control::of(&server, "shop");
+    std::fs::rename(&place, &moved).expect("rename a file");
+    control.done(json!({"do": "reopen"}));
+    wait_until("another file", || place.exists().then_some(()));
+    control.done(json!({"do": "recycle"}));
+    wait_until("an entry in it", || {
+        let text = std::fs::read_to_string(&place).ok()?;
+        text.contains("recycle was asked for").then_some(())
+    });
+    let old = std::fs::read_to_string(&moved).expect("read a file");
+    assert!(
+        old.contains("serving shop") && !old.contains("recycle"),
+        "{old}"
+    );
+}

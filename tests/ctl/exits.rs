@@ -170,7 +170,7 @@ fn no_permission_is_5() {
 fn requests_say_what_the_command_line_said() {
     let dir = Scratch::new();
     let path = dir.file("a.control");
-    let server = FakeServer::new(&path, |_| Refused::new(Kind::NotSupported, "no").into());
+    let server = FakeServer::new(&path, |_| Refused::new(Kind::Unavailable, "no").into());
     let place = path.to_str().expect("a plain path");
     for (words, verb) in [
         (&["ping"][..], Verb::Ping),

@@ -340,8 +340,15 @@ fn decodes_its_own_chunks() {
 #[test]
 fn writes_error_pages_that_close() {
     let mut out = Vec::new();
-    write_refusal(&mut out, 431, Method::Other, None, Some(b"rswsgi"));
     let page = "431 Request Header Fields Too Large\n";
+    let refused = Refused {
+        status: 431,
+        method: Method::Other,
+        form: Form::Plain,
+        page: page.as_bytes(),
+    };
+    let head = write_refusal(&mut out, refused, None, Some(b"rswsgi"));
+    assert_eq!(out.len(), head + page.len());
     assert_eq!(
         String::from_utf8(out).unwrap(),
         format!(
@@ -352,7 +359,14 @@ fn writes_error_pages_that_close() {
         )
     );
     let mut out = Vec::new();
-    write_refusal(&mut out, 504, Method::Head, None, None);
+    let refused = Refused {
+        status: 504,
+        method: Method::Head,
+        form: Form::Html,
+        page: &[b'x'; 20],
+    };
+    let head = write_refusal(&mut out, refused, None, None);
+    assert_eq!(out.len(), head);
     let text = String::from_utf8(out).unwrap();
     assert!(
         text.ends_with("Content-Length: 20\r\nConnection: close\r\n\r\n"),

@@ -302,6 +302,7 @@ fn errors(app: &App, totals: &Totals) -> Errors {
         failed_reloads: app.tally.failed_reloads,
         client_aborts: of(Counter::ClientAborts),
         broken_responses: of(Counter::BrokenResponses),
+        unlogged_requests: of(Counter::UnloggedRequests),
         refused: refused.filter(|(_, count)| *count > 0).collect(),
     }
 }

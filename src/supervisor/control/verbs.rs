@@ -9,8 +9,8 @@ use super::pending::{Awaited, Pending, Then};
 use super::stats::View;
 use crate::config::SETTINGS;
 use crate::control::{
-    AppConfig, Asked, Config, HowToStop, Kind, Page, Ping, Refused, Reply, Request, Resize, SCHEMA,
-    SettingInForce, Stats, Stopping, Verb, Workers,
+    AppConfig, Asked, Config, HowToStop, Kind, Level, Page, Ping, Refused, Reply, Request, Resize,
+    SCHEMA, SettingInForce, Stats, Stopping, Verb, Workers,
 };
 use crate::link::{Order, Ticket};
 use crate::log;
@@ -121,10 +121,20 @@ impl Supervisor {
                 self.order_serving(client, &apps, Then::Recycle(0), order, now)
             }
             Verb::Trace(workers) => self.ask_trace(client, &apps, *workers, now),
-            // Logging: to be wired to what `log` offers.
-            Verb::Reopen | Verb::LogLevel { .. } => {
-                let text = format!("{name} is not supported yet");
-                Err(Refused::new(Kind::NotSupported, text))
+            Verb::Reopen => {
+                self.reopen();
+                Ok(Some(Reply::Reopened {}))
+            }
+            Verb::LogLevel { level } => {
+                if let Some(name) = level {
+                    let level = log::Level::from_name(name).ok_or_else(|| {
+                        let text = "a level is error, warning, info or debug";
+                        Refused::new(Kind::BadArgument, text)
+                    })?;
+                    self.set_log_level(level);
+                }
+                let level = log::level().name().into();
+                Ok(Some(Reply::Level(Level { level })))
             }
         }
     }

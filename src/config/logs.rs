@@ -1,0 +1,47 @@
+//! What is logged, in which form, and where to.
+
+#![forbid(unsafe_code)]
+
+use serde::{Deserialize, Serialize};
+
+use super::layers::Layers;
+use crate::access::Format;
+use crate::error::Result;
+use crate::log::{Destination, Form, Level};
+
+/// What a reload may change about logs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogSettings {
+    pub level: Level,
+    pub access_format: Format,
+}
+
+pub(super) fn resolve(layers: &Layers) -> Result<LogSettings> {
+    Ok(LogSettings {
+        level: layers.parsed("log-level", |text| {
+            Level::from_name(text).ok_or_else(|| format!("{text:?} is unknown"))
+        })?,
+        access_format: layers.parsed("access-log-format", Format::parse)?,
+    })
+}
+
+pub(super) fn error_log(layers: &Layers) -> Result<Destination> {
+    layers.parsed("log", |text| {
+        Destination::read(text, Destination::Stderr, layers.base("log"))
+    })
+}
+
+pub(super) fn form(layers: &Layers) -> Result<Form> {
+    layers.parsed("log-format", |text| match text {
+        "text" => Ok(Form::Text),
+        "json" => Ok(Form::Json),
+        _ => Err(format!("{text:?} is unknown")),
+    })
+}
+
+pub(super) fn access_log(layers: &Layers) -> Result<Option<Destination>> {
+    layers.parsed("access-log", |text| match text {
+        "off" => Ok(None),
+        text => Destination::read(text, Destination::Stdout, layers.base("access-log")).map(Some),
+    })
+}

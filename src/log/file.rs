@@ -1,0 +1,123 @@
+//! A log file, or one of the inherited streams.
+
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::form::{self, Form};
+use super::writer::Sink;
+use super::{Destination, Entry};
+
+pub struct LogFile {
+    file: File,
+    /// `None`: an inherited stream, which cannot be opened anew.
+    path: Option<PathBuf>,
+    form: Form,
+    /// A line was written in part only.
+    is_torn: bool,
+}
+
+impl LogFile {
+    pub fn open(path: &Path, form: Form) -> io::Result<Self> {
+        Ok(Self {
+            file: open(path)?,
+            path: Some(path.to_owned()),
+            form,
+            is_torn: false,
+        })
+    }
+
+    pub fn stream(which: &Destination, form: Form) -> io::Result<Self> {
+        let fd = match which {
+            Destination::Stdout => io::stdout().as_fd().try_clone_to_owned()?,
+            _ => io::stderr().as_fd().try_clone_to_owned()?,
+        };
+        Ok(Self {
+            file: fd.into(),
+            path: None,
+            form,
+            is_torn: false,
+        })
+    }
+
+    fn put(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        if self.is_torn {
+            self.file.write_all(b"\n")?;
+            self.is_torn = false;
+        }
+        let whole = bytes.len();
+        while !bytes.is_empty() {
+            match self.file.write(bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.is_torn = bytes.len() < whole;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    File::options()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        // A pipe that nobody reads is an error (open(2): ENXIO) and not a place to wait.
+        .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
+        .open(path)
+}
+
+impl Sink for LogFile {
+    fn entry(&mut self, entry: &Entry) -> io::Result<()> {
+        self.put(form::line(self.form, entry).as_bytes())
+    }
+
+    fn lines(&mut self, lines: &[u8]) -> io::Result<()> {
+        self.put(lines)
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        if let Some(path) = &self.path {
+            self.file = open(path)?;
+            self.is_torn = false;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::form::tests::entry;
+
+    #[test]
+    fn a_file_that_was_moved_away_is_made_anew_when_it_is_reopened() {
+        let directory = std::env::temp_dir().join(format!("rswsgi-log-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let (path, moved) = (directory.join("log"), directory.join("log.1"));
+        let mut file = LogFile::open(&path, Form::Text).unwrap();
+        file.lines(b"one\n").unwrap();
+        std::fs::rename(&path, &moved).unwrap();
+        file.lines(b"two\n").unwrap();
+        file.reopen().unwrap();
+        file.entry(&entry("three")).unwrap();
+        assert_eq!(std::fs::read(&moved).unwrap(), b"one\ntwo\n");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.ends_with("warning: three\n"), "{text}");
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error() {
+        let mut full = LogFile::open(Path::new("/dev/full"), Form::Text).unwrap();
+        let error = full.lines(b"x\n").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+    }
+}

@@ -1,0 +1,293 @@
+//! The units in `systemd/` under a real systemd, booted in namespaces for each test.
+
+use crate::support::{only_rswsgi, skip};
+use nix::unistd::Uid;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// What every scenario starts with.
+const PRELUDE: &str = r#"
+set -u
+systemd-sysusers /usr/lib/sysusers.d/rswsgi.conf 2>/dev/null
+say() { echo "== $*"; }
+fail() {
+    echo "FAILED: $*"
+    journalctl --no-pager --quiet --unit 'rswsgi*' --lines 40
+    exit 1
+}
+# An application that answers with its version.
+publish() {
+    cat >/srv/shop/shop.py <<APP
+import os
+def application(environ, start_response):
+    body = b"$1 %d" % os.getuid()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+APP
+}
+ask() { curl --silent --show-error --max-time 20 --unix-socket "$1" http://shop/ 2>&1; }
+eventually() {
+    local _
+    for _ in $(seq 150); do
+        if "$@" >/dev/null 2>&1; then return 0; fi
+        sleep 0.1
+    done
+    fail "never: $*"
+}
+drop_in() {
+    mkdir -p "/etc/systemd/system/$1.d"
+    printf '%s\n' "[Service]" "${@:2}" >"/etc/systemd/system/$1.d/test.conf"
+    systemctl daemon-reload
+}
+pid() { systemctl show --property MainPID --value "$1"; }
+publish one
+"#;
+
+struct Tree(PathBuf);
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What is laid over the root: the program as a package would install it, and an application.
+fn tree() -> Tree {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("rswsgi-systemd-{}-{number}", std::process::id());
+    let tree = Tree(std::env::temp_dir().join(name));
+    let built = Path::new(env!("CARGO_BIN_EXE_rswsgi"));
+    let module = ["librswsgi.so", "deps/librswsgi.so"]
+        .map(|name| built.with_file_name(name))
+        .into_iter()
+        .filter(|path| path.exists())
+        .max_by_key(|path| fs::metadata(path).and_then(|m| m.modified()).ok())
+        .expect("the module beside the program");
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
+    let ctl = Path::new(env!("CARGO_BIN_EXE_rswsgictl"));
+    let mut files = vec![
+        (built.to_owned(), "usr/bin/rswsgi".to_owned()),
+        (ctl.to_owned(), "usr/bin/rswsgictl".to_owned()),
+        (module, "usr/lib/rswsgi/librswsgi.so".to_owned()),
+        (
+            units.join("rswsgi.sysusers"),
+            "usr/lib/sysusers.d/rswsgi.conf".to_owned(),
+        ),
+    ];
+    for name in [
+        "rswsgi.service",
+        "rswsgi.socket",
+        "rswsgi@.service",
+        "rswsgi@.socket",
+    ] {
+        files.push((units.join(name), format!("etc/systemd/system/{name}")));
+    }
+    for (from, to) in files {
+        let to = tree.0.join(to);
+        fs::create_dir_all(to.parent().expect("a path of several parts")).expect("a directory");
+        fs::copy(&from, &to).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
+    }
+    let write = |name: &str, text: &str| {
+        let path = tree.0.join(name);
+        fs::create_dir_all(path.parent().expect("a path of several parts")).expect("a directory");
+        fs::write(&path, text).expect("a file");
+    };
+    let settings = "target = \"shop\"\nchdir = \"/srv/shop\"\nworkers = 2\n";
+    write("etc/rswsgi/shop.toml", settings);
+    write("srv/shop/README", "the application\n");
+    for directory in ["srv", "srv/shop", "etc", "etc/rswsgi", "usr", "usr/bin"] {
+        let everybody = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(tree.0.join(directory), everybody).expect("it is ours");
+    }
+    tree
+}
+
+/// Whether all that is needed is here.
+fn can_boot() -> bool {
+    if !only_rswsgi("the units") {
+        return false;
+    }
+    if !Uid::effective().is_root() {
+        skip("only root can boot a systemd in namespaces");
+        return false;
+    }
+    for needed in [
+        "/usr/lib/systemd/systemd",
+        "/usr/bin/python3",
+        "/usr/bin/curl",
+    ] {
+        if !Path::new(needed).exists() {
+            skip(&format!("there is no {needed}"));
+            return false;
+        }
+    }
+    true
+}
+
+/// Runs a scenario; what it says.
+#[track_caller]
+fn run(scenario: &str) -> Option<String> {
+    if !can_boot() {
+        return None;
+    }
+    let tree = tree();
+    let script = tree.0.join("scenario.sh");
+    fs::write(&script, format!("{PRELUDE}{scenario}")).expect("a file");
+    let boot = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/systemd/private.sh");
+    let output = Command::new("timeout")
+        .args(["--kill-after=10", "120", "bash"])
+        .args([&boot, &tree.0, &script])
+        .output();
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = output.expect("bash");
+    let said = String::from_utf8_lossy(&stdout).into_owned();
+    let errors = String::from_utf8_lossy(&stderr);
+    if status.code() == Some(71) {
+        skip(&format!("no systemd can be booted here: {errors}"));
+        return None;
+    }
+    assert!(status.success(), "{status}\n{said}\n{errors}");
+    Some(said)
+}
+
+#[test]
+fn a_connection_starts_the_service_as_its_own_user() {
+    run(r#"
+        systemctl start rswsgi@shop.socket || fail start
+        answer=$(ask /run/rswsgi/shop.sock)
+        [ "$answer" = "one $(id -u rswsgi)" ] || fail "answer: $answer"
+        systemctl is-active --quiet rswsgi@shop.service || fail "not active"
+        [ "$(stat -c %U:%a /run/rswsgi/shop.sock)" = rswsgi:660 ] || fail "owner of the socket"
+        systemctl status rswsgi@shop.service | grep -q 'Status: "serving shop (generation 1)' || fail status
+        eventually sh -c 'journalctl --quiet --unit rswsgi@shop.service | grep -q "serving shop on"'
+        rswsgictl --control /run/rswsgi/shop.control ping || fail ping
+        systemctl stop rswsgi@shop.service || fail stop
+        [ "$(systemctl show --property Result --value rswsgi@shop.service)" = success ] || fail result
+        # The socket still waits for the next one.
+        [ "$(ask /run/rswsgi/shop.sock)" = "$answer" ] || fail "second start"
+    "#);
+}
+
+#[test]
+fn a_reload_fails_with_the_new_version_and_leaves_the_old_one_alone() {
+    run(r#"
+        systemctl start rswsgi@shop.socket rswsgi@shop.service || fail start
+        main=$(pid rswsgi@shop.service)
+        publish two
+        systemctl reload rswsgi@shop.service || fail reload
+        ask /run/rswsgi/shop.sock | grep -q '^two ' || fail "the new version does not serve"
+        echo 'import nowhere' >/srv/shop/shop.py
+        systemctl reload rswsgi@shop.service && fail "a broken version was taken"
+        ask /run/rswsgi/shop.sock | grep -q '^two ' || fail "the old version does not serve"
+        [ "$(pid rswsgi@shop.service)" = "$main" ] || fail "another process"
+        systemctl is-active --quiet rswsgi@shop.service || fail "not active"
+        eventually sh -c 'journalctl --quiet --unit rswsgi@shop.service | grep -q "ModuleNotFoundError"'
+        publish three
+        systemctl reload rswsgi@shop.service || fail "reload after a failed one"
+        ask /run/rswsgi/shop.sock | grep -q '^three ' || fail "the newest version does not serve"
+    "#);
+}
+
+#[test]
+fn what_hangs_or_is_killed_is_started_again() {
+    run(r#"
+        drop_in rswsgi@shop.service WatchdogSec=1 RestartSec=0
+        systemctl start rswsgi@shop.socket rswsgi@shop.service || fail start
+        first=$(pid rswsgi@shop.service)
+        sleep 2.5
+        [ "$(pid rswsgi@shop.service)" = "$first" ] || fail "killed although it was well"
+        kill -STOP "$first"
+        # Meanwhile connections wait in the socket.
+        ask /run/rswsgi/shop.sock | grep -q '^one ' || fail "no answer after the watchdog"
+        eventually sh -c "[ \$(systemctl show --property MainPID --value rswsgi@shop.service) != $first ]"
+        [ "$(systemctl show --property NRestarts --value rswsgi@shop.service)" = 1 ] || fail "not restarted"
+        eventually systemctl is-active rswsgi@shop.service
+        second=$(pid rswsgi@shop.service)
+        kill -KILL "$second"
+        ask /run/rswsgi/shop.sock | grep -q '^one ' || fail "no answer after a kill"
+        eventually sh -c "[ \$(systemctl show --property MainPID --value rswsgi@shop.service) != $second ]"
+        pgrep --full "rswsgi: (master|worker)" >/dev/null || fail "nobody serves"
+    "#);
+}
+
+#[test]
+fn an_application_that_cannot_be_loaded_is_not_tried_again_and_again() {
+    run(r#"
+        echo 'import nowhere' >/srv/shop/shop.py
+        systemctl start rswsgi@shop.service && fail "it started"
+        sleep 2
+        [ "$(systemctl show --property NRestarts --value rswsgi@shop.service)" = 0 ] || fail restarts
+        [ "$(systemctl show --property ExecMainStatus --value rswsgi@shop.service)" = 78 ] || fail status
+    "#);
+}
+
+#[test]
+fn a_restart_refuses_no_connection_to_sockets_of_our_own() {
+    run(r#"
+        echo 'bind = ["unix:/run/rswsgi/own.sock", "127.0.0.1:8123"]' >>/etc/rswsgi/shop.toml
+        systemctl start rswsgi@shop.service || fail start
+        ask /run/rswsgi/own.sock | grep -q '^one ' || fail "no answer"
+        touch /tmp/go
+        load() {
+            while [ -e /tmp/go ]; do
+                "$@" >>/tmp/answers 2>>/tmp/errors || echo "$*: $?" >>/tmp/errors
+                echo >>/tmp/answers
+            done
+        }
+        load curl -sS --max-time 20 --unix-socket /run/rswsgi/own.sock http://shop/ & unix=$!
+        load curl -sS --max-time 20 http://127.0.0.1:8123/ & tcp=$!
+        for version in two three; do
+            publish $version
+            systemctl restart rswsgi@shop.service || fail restart
+            sleep 0.5
+        done
+        rm /tmp/go
+        wait $unix $tcp
+        # What was under way in the old process was answered by it, all else by the next one.
+        [ -s /tmp/errors ] && fail "$(sort /tmp/errors | uniq -c)"
+        grep -q '^three ' /tmp/answers || fail "no answer of the last version"
+        say "$(grep -c . /tmp/answers) answers"
+        systemctl stop rswsgi@shop.service || fail stop
+    "#);
+}
+
+#[test]
+fn the_units_are_in_order_and_exposed_as_little_as_the_readme_says() {
+    let Some(said) = run(r#"
+        for unit in rswsgi.service rswsgi.socket rswsgi@shop.service rswsgi@shop.socket; do
+            found=$(systemd-analyze verify --man=no "$unit" 2>&1) || fail "$unit: $found"
+            [ -z "$found" ] || fail "$unit: $found"
+        done
+        systemctl start rswsgi@shop.service || fail start
+        systemd-analyze security --no-pager rswsgi@shop.service | tail -1
+    "#) else {
+        return;
+    };
+    let level = said.lines().last().unwrap_or_default();
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(readme).expect("a README");
+    let claimed = readme
+        .split("exposure level of ")
+        .nth(1)
+        .unwrap_or_default();
+    // Versions of systemd differ a little in what they weigh.
+    assert!(
+        number_in(level) <= number_in(claimed) + 0.3,
+        "the README says {}: {level}",
+        number_in(claimed)
+    );
+}
+
+/// The first number with a decimal point.
+fn number_in(text: &str) -> f64 {
+    text.split(|c: char| !c.is_ascii_digit() && c != '.')
+        .find_map(|word| word.contains('.').then(|| word.parse().ok()).flatten())
+        .unwrap_or_else(|| panic!("no number in {text:?}"))
+}
