@@ -135,6 +135,14 @@ impl Terminal {
     }
 }
 
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // Of a test that failed before the end. Else it has been waited for, and nothing happens.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// `stty -a`, without the size, which is not the program's.
 fn state(line: &OwnedFd) -> String {
     let text = stty(line, &["-a"]);
