@@ -19,6 +19,14 @@ pub struct Workload {
     /// Bytes posted; nothing means GET.
     pub upload: usize,
     pub answer: Answer,
+    pub log: AccessLog,
+}
+
+/// Whether the server writes a line for each request, to a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum AccessLog {
+    Off,
+    On,
 }
 
 /// The body of a right response.
@@ -56,14 +64,21 @@ const HELLO: Workload = Workload {
     headers: &[],
     upload: 0,
     answer: Answer::Text("Hello, world!\n"),
+    log: AccessLog::Off,
 };
 
-pub const WORKLOADS: [Workload; 7] = [
+pub const WORKLOADS: [Workload; 8] = [
     HELLO,
     Workload {
         name: "browser",
         title: "hello with a browser's headers",
         headers: BROWSER,
+        ..HELLO
+    },
+    Workload {
+        name: "access-log",
+        title: "hello, with an access log in a file",
+        log: AccessLog::On,
         ..HELLO
     },
     Workload {

@@ -28,10 +28,10 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use environment::Environment;
-use load::{WORKLOADS, Workload};
+use load::{AccessLog, WORKLOADS, Workload};
 use process::{Cpus, Placement, Running};
 use report::{Outcome, Sample};
-use servers::{SERVERS, Server};
+use servers::{Logs, SERVERS, Server};
 
 /// Seconds; wrk knows no shorter run.
 const WARM_UP: u32 = 1;
@@ -155,7 +155,10 @@ fn compare(options: &Options) -> Result<(), String> {
     let environment = Environment::prepare(&options.python, None)?;
     println!("{}", report::preamble(options, &environment, &cpus));
     for workload in &options.workloads {
-        let mut outcomes: Vec<Outcome> = options.servers.iter().map(|s| Outcome::new(s)).collect();
+        let takes_part =
+            |server: &&&'static Server| workload.log == AccessLog::Off || server.logs != Logs::No;
+        let servers = options.servers.iter().filter(takes_part);
+        let mut outcomes: Vec<Outcome> = servers.map(|s| Outcome::new(s)).collect();
         for round in 1..=options.rounds {
             for outcome in outcomes.iter_mut().filter(|outcome| outcome.works()) {
                 let sample = sample(outcome.server, workload, options, &environment, &cpus);
@@ -188,11 +191,14 @@ fn sample(
         module::is_current()?;
     }
     let port = process::free_port()?;
+    let access_log = process::scratch(&format!("{}-access.log", server.name));
+    let _ = std::fs::remove_file(&access_log);
     let command = (server.command)(&servers::Start {
         port,
         workers: options.workers,
         module: workload.module,
         environment,
+        access_log: (workload.log == AccessLog::On).then_some(&access_log),
     });
     let mut running = Running::start(command, server.name, &cpus.server)?;
     let manners = probe::wait_until_right(&mut running, port, workload, options.workers)?;
@@ -202,10 +208,28 @@ fn sample(
     let load = load::run(workload, port, options.seconds, &cpus.load)?;
     let tree = running.tree();
     let spent = usage::Usage::of(&tree).since(&before);
+    if workload.log == AccessLog::On {
+        let path = match server.logs {
+            Logs::ToOutput => process::scratch(&format!("{}.log", server.name)),
+            Logs::ToFile | Logs::No => access_log,
+        };
+        has_lines(&path, load.requests)?;
+    }
     Ok(Sample {
         load,
         cpu_per_request: spent.as_secs_f64() * 1e6 / load.requests as f64,
         proportional_set: usage::memory(&tree).proportional,
         manners,
     })
+}
+
+/// A log that is missing requests would be a cheap one. What was asked last may not be there yet.
+fn has_lines(path: &std::path::Path, requests: u64) -> Result<(), String> {
+    let shown = path.display();
+    let log = std::fs::read(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+    let lines = log.iter().filter(|byte| **byte == b'\n').count() as u64;
+    match lines * 100 >= requests * 99 {
+        true => Ok(()),
+        false => Err(format!("{lines} lines in {shown} for {requests} requests")),
+    }
 }

@@ -1,5 +1,6 @@
-//! How each server is started: N processes of one thread, keep-alive on, no log per request. All
-//! else is left as it comes; a server that needs more to work at all has the reason beside it.
+//! How each server is started: N processes of one thread, keep-alive on, no log per request unless the
+//! workload is about it. All else is left as it comes; a server that needs more to work at all has the
+//! reason beside it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,6 +12,15 @@ pub struct Server {
     /// The package it comes from, in `benches/requirements.txt`.
     pub package: Option<&'static str>,
     pub command: fn(&Start) -> Command,
+    /// Where it logs requests, if it can.
+    pub logs: Logs,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Logs {
+    No,
+    ToFile,
+    ToOutput,
 }
 
 pub struct Start<'a> {
@@ -19,6 +29,8 @@ pub struct Start<'a> {
     /// The module in `benches/apps` whose `application` is served.
     pub module: &'a str,
     pub environment: &'a Environment,
+    /// Where the access log goes, if there is to be one.
+    pub access_log: Option<&'a Path>,
 }
 
 impl Start<'_> {
@@ -54,37 +66,44 @@ pub const FLOOR: &str = "floor";
 pub static SERVERS: [Server; 10] = [
     Server {
         name: FLOOR,
+        logs: Logs::No,
         package: None,
         command: floor,
     },
     Server {
         name: RSWSGI,
+        logs: Logs::ToFile,
         package: None,
         command: rswsgi,
     },
     Server {
         name: "fastwsgi",
+        logs: Logs::No,
         package: Some("fastwsgi"),
         command: |start| start.library("fastwsgi"),
     },
     Server {
         name: "bjoern",
+        logs: Logs::No,
         package: Some("bjoern"),
         command: |start| start.library("bjoern"),
     },
     Server {
         name: "granian",
+        logs: Logs::ToOutput,
         package: Some("granian"),
         command: granian,
     },
     Server {
         name: "uwsgi",
+        logs: Logs::ToFile,
         package: Some("uWSGI"),
         command: |start| uwsgi(start, &["--http11-socket"]),
     },
     // What uWSGI itself proposes where it faces clients: a process that speaks HTTP, in front.
     Server {
         name: "uwsgi-router",
+        logs: Logs::No,
         package: Some("uWSGI"),
         command: |start| {
             uwsgi(
@@ -95,16 +114,19 @@ pub static SERVERS: [Server; 10] = [
     },
     Server {
         name: "gunicorn",
+        logs: Logs::ToFile,
         package: Some("gunicorn"),
         command: gunicorn,
     },
     Server {
         name: "waitress",
+        logs: Logs::No,
         package: Some("waitress"),
         command: |start| start.library("waitress"),
     },
     Server {
         name: "wsgo",
+        logs: Logs::No,
         package: Some("wsgo"),
         command: wsgo,
     },
@@ -120,6 +142,9 @@ fn rswsgi(start: &Start) -> Command {
         .arg("--chdir")
         .arg(apps())
         .arg(start.target());
+    if let Some(path) = start.access_log {
+        command.arg("--access-log").arg(path);
+    }
     command
 }
 
@@ -142,7 +167,11 @@ fn granian(start: &Start) -> Command {
     command
         .args(["--host", "127.0.0.1", "--port", &port])
         .args(["--workers", &workers, "--blocking-threads", "1"])
-        .args(["--log-level", "error", &start.target()]);
+        .arg(start.target());
+    match start.access_log {
+        Some(_) => command.arg("--access-log"),
+        None => command.args(["--log-level", "error"]),
+    };
     command
 }
 
@@ -153,9 +182,13 @@ fn uwsgi(start: &Start, socket: &[&str]) -> Command {
         .args(["--master", "--processes", &start.workers.to_string()])
         .args(["--module", &start.target(), "--need-app"])
         // TERM means reload otherwise, and the benchmark ends servers with it.
-        .args(["--disable-logging", "--die-on-term"])
+        .arg("--die-on-term")
         .arg("--pythonpath")
         .arg(start.environment.site_packages());
+    match start.access_log {
+        Some(path) => command.arg("--logto").arg(path),
+        None => command.arg("--disable-logging"),
+    };
     command
 }
 
@@ -167,6 +200,9 @@ fn gunicorn(start: &Start) -> Command {
         .args(["--workers", &start.workers.to_string()])
         .args(["--log-level", "warning", "--no-control-socket"])
         .arg(start.target());
+    if let Some(path) = start.access_log {
+        command.arg("--access-logfile").arg(path);
+    }
     command
 }
 

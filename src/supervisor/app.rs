@@ -399,7 +399,7 @@ impl App {
             if let Some(index) = self.index(number) {
                 let mut generation = self.generations.remove(index);
                 self.past.add(&generation.scoreboard);
-                generation.output.close(now);
+                generation.output.close(ended, now);
                 if self.plan.is_leaving(number) && !ended.is_success() {
                     log::warning!("{} {ended} while leaving", generation.describe());
                 }

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::log::frames::Reader;
 use crate::log::{self, Destination};
 use crate::sys::clock::{self, MILLISECOND, Nanos};
+use crate::sys::process::Ended;
 
 /// After a look that found something, the next one comes by itself.
 const INTERVAL: Nanos = 25 * MILLISECOND;
@@ -201,9 +202,13 @@ impl Output {
         self.access.as_ref().is_some_and(|access| !access.is_closed)
     }
 
-    /// The master is gone. Somebody who was not waited for may still write.
-    pub fn close(&mut self, now: Nanos) {
-        self.gone_by = Some(now.saturating_add(ORPHANS));
+    /// The master is gone: after its workers, if it ended well, else they may still write for a while.
+    pub fn close(&mut self, ended: Ended, now: Nanos) {
+        let orphans = match ended.is_success() {
+            true => 0,
+            false => ORPHANS,
+        };
+        self.gone_by = Some(now.saturating_add(orphans));
     }
 
     /// Requests may still be completed by workers that have lost their master.
@@ -292,7 +297,8 @@ impl Access {
             // What came before that was seen would not ring.
             self.next_look = match self.intake.is_empty() {
                 true => None,
-                false => Some(now),
+                // Not at once: somebody may keep the rings from ever being empty.
+                false => Some(now + MILLISECOND),
             };
         }
     }
