@@ -28,7 +28,7 @@ use crate::config;
 use crate::link::{self, Assignment, Order, Purpose, Report, VERSION};
 use crate::log;
 use crate::net::Listener;
-use crate::python::{Fork, Startup, Threads, fork, leave};
+use crate::python::{Collector, Fork, Startup, Threads, fork, leave};
 use crate::schedule::Bounds;
 use crate::scoreboard::Scoreboard;
 use crate::sys::clock::{self, Nanos};
@@ -58,6 +58,8 @@ struct Master {
     signals: Inbox,
     /// See [`Doors`].
     nudge: EventFd,
+    buffer: Vec<u8>,
+    collector: Collector,
 }
 
 /// Where the loop of a master ends.
@@ -114,6 +116,8 @@ fn live(py: Python<'_>, channel: i32, version: &str) -> ! {
                 scoreboard: prepared.scoreboard,
                 signals: prepared.signals,
                 nudge,
+                buffer: prepared.buffer,
+                collector: prepared.collector,
                 assignment,
             };
             master.serve(py, prepared.import_millis)
@@ -286,6 +290,8 @@ impl Master {
             scoreboard,
             signals,
             nudge,
+            buffer,
+            collector,
         } = self;
         drop(supervisor);
         drop(signals);
@@ -306,17 +312,8 @@ impl Master {
             let row = Box::leak(Box::new(scoreboard)).row(slot);
             row.begin(clock::now());
             deadline::belongs_to(row);
-            let hooks = py.import("rswsgi").and_then(|module| {
-                let forked = (
-                    module.getattr("_forked_in_parent")?,
-                    module.getattr("_forked_in_child")?,
-                );
-                Ok((module.getattr("_soft_deadline")?, forked))
-            });
-            hooks
-                .and_then(|(soft_deadline, forked)| {
-                    startup.obey(py, soft_deadline, forked, signals.write_end().unwrap_or(-1))
-                })
+            startup
+                .obey(py, signals.write_end().unwrap_or(-1))
                 .map_err(|error| crate::python::traceback(py, &error))?;
             let plan = Plan {
                 settings,
@@ -324,6 +321,8 @@ impl Master {
                 nudge,
                 orders,
                 row,
+                buffer,
+                collector,
             };
             let mut worker = Worker::new(plan, application, signals).map_err(|e| e.to_string())?;
             worker.run(py).map_err(|e| e.to_string())

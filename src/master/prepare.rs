@@ -12,7 +12,7 @@ use crate::config::{BeforeFork, Settings};
 use crate::link::Assignment;
 use crate::log;
 use crate::net::{Kind, Listener};
-use crate::python::{Failure, Startup, fill_gaps, make_immortal, traceback};
+use crate::python::{Collector, Failure, Startup, fill_gaps, make_immortal, traceback};
 use crate::scoreboard::Scoreboard;
 use crate::sys::clock::{self, MILLISECOND};
 use crate::sys::inventory::Inventory;
@@ -30,6 +30,9 @@ pub struct Prepared {
     pub scoreboard: Scoreboard,
     pub signals: Inbox,
     pub import_millis: u64,
+    /// See [`worker::buffer`].
+    pub buffer: Vec<u8>,
+    pub collector: Collector,
 }
 
 /// Everything up to the point where workers can be forked.
@@ -84,6 +87,9 @@ pub fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, Fail
     orphan::follow(Pid::from_raw(assignment.supervisor), 2 * ORPHAN_GRACE)
         .map_err(|error| system("cannot watch the supervisor", &error))?;
     audit::run(py, &startup, &ours, care.fork_safety)?;
+    arm(py, &startup).map_err(python)?;
+    let buffer = worker::buffer();
+    let collector = Collector::new(py).map_err(python)?;
     settle_memory(py, &startup, care).map_err(python)?;
     title::set("rswsgi-master", &format!("rswsgi: master {generation}"));
     Ok(Prepared {
@@ -93,6 +99,8 @@ pub fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, Fail
         scoreboard,
         signals,
         import_millis,
+        buffer,
+        collector,
     })
 }
 
@@ -107,9 +115,19 @@ fn settle_memory(py: Python<'_>, startup: &Startup, care: &BeforeFork) -> PyResu
         }
     }
     startup.freeze(py)?;
+    // The collector looks at everything only when a quarter as many objects as the last time are new
+    // (`Modules/gcmodule.c`, long_lived_pending). It is to learn that nothing is in its sight now.
+    startup.collect(py)?;
     fill_gaps(py);
     heap::settle();
     Ok(())
+}
+
+fn arm(py: Python<'_>, startup: &Startup) -> PyResult<()> {
+    let module = py.import("rswsgi")?;
+    let of = |name| module.getattr(name);
+    let (in_parent, in_child) = (of("_forked_in_parent")?, of("_forked_in_child")?);
+    startup.arm(py, &of("_soft_deadline")?, &in_parent, &in_child)
 }
 
 fn load(py: Python<'_>, startup: &Startup, settings: &Settings) -> Result<Py<PyAny>, Failure> {

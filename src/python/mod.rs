@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 mod call;
+mod collector;
 mod immortal;
 mod pools;
 mod process;
@@ -11,6 +12,7 @@ mod startup;
 mod text;
 
 pub use call::{call2, has_length_one, iterate, next, references};
+pub use collector::Collector;
 pub use immortal::make_immortal;
 pub use pools::fill_gaps;
 pub use process::{Fork, fork, leave};

@@ -69,20 +69,24 @@ impl Startup {
         })
     }
 
-    /// Takes the signals that a worker gets from its master. `soft_deadline` is the handler of
-    /// [`SOFT_DEADLINE`].
-    /// `wakeup` is written to when a signal has arrived for a Python handler. `forked` are called in parent and child after forks of the application.
-    pub fn obey(
+    /// Prepares, in the master, what [`Startup::obey`] does in its workers. `soft_deadline` is the handler
+    /// of [`SOFT_DEADLINE`]; `in_parent` and `in_child` are called after forks of the application.
+    pub fn arm(
         &self,
         py: Python<'_>,
-        soft_deadline: Bound<'_, PyAny>,
-        forked: (Bound<'_, PyAny>, Bound<'_, PyAny>),
-        wakeup: i32,
+        soft_deadline: &Bound<'_, PyAny>,
+        in_parent: &Bound<'_, PyAny>,
+        in_child: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        let (in_parent, in_child) = forked;
-        self.module
-            .bind(py)
-            .call_method1("obey", (soft_deadline, in_parent, in_child, wakeup))?;
+        let functions = (soft_deadline, in_parent, in_child);
+        self.module.bind(py).call_method1("arm", functions)?;
+        Ok(())
+    }
+
+    /// Takes the signals that a worker gets from its master. `wakeup` is written to when a signal has
+    /// arrived for a Python handler.
+    pub fn obey(&self, py: Python<'_>, wakeup: i32) -> PyResult<()> {
+        self.module.bind(py).call_method1("obey", (wakeup,))?;
         Ok(())
     }
 

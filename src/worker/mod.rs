@@ -32,6 +32,7 @@ use crate::config::Settings;
 use crate::http;
 use crate::log::{self, Throttle};
 use crate::net::Listener;
+use crate::python::Collector;
 use crate::scoreboard::{Counter, Row, State};
 use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND, nanos};
 use crate::sys::seqpacket::{Channel, Received};
@@ -99,6 +100,9 @@ const TURN: Nanos = MILLISECOND;
 /// Time limits are looked at no more often than this.
 const SWEEP: Nanos = 100 * MILLISECOND;
 
+/// Rarely enough to cost next to nothing, often enough to keep garbage below some hundred KiB.
+const TIDY_AFTER: u32 = 16;
+
 /// How a worker came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leave {
@@ -118,6 +122,9 @@ pub struct Plan<'a> {
     pub nudge: EventFd,
     pub orders: Channel,
     pub row: &'static Row,
+    /// See [`buffer`].
+    pub buffer: Vec<u8>,
+    pub collector: Collector,
 }
 
 pub struct Worker<'a> {
@@ -153,6 +160,9 @@ pub struct Worker<'a> {
     woken: Nanos,
     unix_seconds: u64,
     next_sweep: Nanos,
+    collector: Collector,
+    /// Wake-ups until the collector is asked to tidy up.
+    tidy_in: u32,
     refusals: Throttle,
     leave: Option<Leave>,
 }
@@ -185,7 +195,7 @@ impl<'a> Worker<'a> {
             epoch: 0,
             runnable: VecDeque::new(),
             owes_accept: false,
-            buffer: vec![0; READ],
+            buffer: plan.buffer,
             held: 0,
             request_timeout: settings.limits.request_timeout.map_or(Nanos::MAX, nanos),
             requests_left: lifetime(settings),
@@ -193,6 +203,8 @@ impl<'a> Worker<'a> {
             woken: 0,
             unix_seconds: clock::unix_seconds(),
             next_sweep: Nanos::MAX,
+            collector: plan.collector,
+            tidy_in: TIDY_AFTER,
             refusals: Throttle::new(5),
             leave: None,
         };
@@ -265,6 +277,7 @@ impl<'a> Worker<'a> {
             if self.now >= self.next_sweep {
                 self.sweep(py);
             }
+            self.tidy(py);
             if self.leave == Some(Leave::Drained) && self.connections.is_empty() {
                 return Ok(Leave::Drained);
             }
@@ -310,6 +323,17 @@ impl<'a> Worker<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Between requests, now and then.
+    fn tidy(&mut self, py: Python<'_>) {
+        self.tidy_in -= 1;
+        if self.tidy_in == 0 {
+            self.tidy_in = TIDY_AFTER;
+            if let Err(error) = self.collector.tidy(py) {
+                error.write_unraisable(py, None);
+            }
+        }
     }
 
     /// Asks to be replaced when it has served enough; goes on until it is told to leave.
@@ -437,6 +461,12 @@ impl<'a> Worker<'a> {
             self.wake_at(next);
         }
     }
+}
+
+/// Memory for what a worker reads. It is made in the master: a worker then has only those pages of it
+/// for itself that it has read something into.
+pub fn buffer() -> Vec<u8> {
+    vec![0; READ]
 }
 
 /// Handlers that the application has set with `signal.signal` run now.
