@@ -12,6 +12,7 @@ mod pools;
 mod processes;
 mod regressions;
 mod reload;
+mod share_again;
 mod start;
 mod support;
 mod torture;

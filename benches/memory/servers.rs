@@ -32,7 +32,7 @@ fn any(_version: &str) -> Result<(), String> {
     Ok(())
 }
 
-pub static SERVERS: [Server; 8] = [
+pub static SERVERS: [Server; 10] = [
     Server {
         name: "rswsgi",
         package: None,
@@ -46,6 +46,12 @@ pub static SERVERS: [Server; 8] = [
         suits: any,
     },
     Server {
+        name: "rswsgi --warm-up --share-again",
+        package: None,
+        command: |start| with(warm(start), SHARE_AGAIN),
+        suits: any,
+    },
+    Server {
         name: "rswsgi --immortal",
         package: None,
         command: |start| with(rswsgi(start), &["--immortal"]),
@@ -55,6 +61,12 @@ pub static SERVERS: [Server; 8] = [
         name: "rswsgi --warm-up --immortal",
         package: None,
         command: |start| with(warm(start), &["--immortal"]),
+        suits: known_objects,
+    },
+    Server {
+        name: "rswsgi --warm-up --immortal --share-again",
+        package: None,
+        command: |start| with(with(warm(start), &["--immortal"]), SHARE_AGAIN),
         suits: known_objects,
     },
     Server {
@@ -82,6 +94,9 @@ pub static SERVERS: [Server; 8] = [
         suits: any,
     },
 ];
+
+/// Less than the pause before memory is measured.
+const SHARE_AGAIN: &[&str] = &["--share-again", "500ms"];
 
 fn known_objects(version: &str) -> Result<(), String> {
     match version.starts_with("3.12.") || version.starts_with("3.13.") {

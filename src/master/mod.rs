@@ -32,6 +32,7 @@ use crate::python::{Collector, Fork, Startup, Threads, fork, leave};
 use crate::schedule::Bounds;
 use crate::scoreboard::Scoreboard;
 use crate::sys::clock::{self, Nanos};
+use crate::sys::image::Image;
 use crate::sys::process::{self, exit_now};
 use crate::sys::seqpacket::{Channel, Received};
 use crate::sys::signal::{Held, Inbox};
@@ -60,6 +61,8 @@ struct Master {
     nudge: EventFd,
     buffer: Vec<u8>,
     collector: Collector,
+    /// Of its memory, for workers that return to it.
+    image: Option<Image>,
 }
 
 /// Where the loop of a master ends.
@@ -118,6 +121,7 @@ fn live(py: Python<'_>, channel: i32, version: &str) -> ! {
                 nudge,
                 buffer: prepared.buffer,
                 collector: prepared.collector,
+                image: prepared.image,
                 assignment,
             };
             master.serve(py, prepared.import_millis)
@@ -292,6 +296,7 @@ impl Master {
             nudge,
             buffer,
             collector,
+            image,
         } = self;
         drop(supervisor);
         drop(signals);
@@ -323,6 +328,7 @@ impl Master {
                 row,
                 buffer,
                 collector,
+                image,
             };
             let mut worker = Worker::new(plan, application, signals).map_err(|e| e.to_string())?;
             worker.run(py).map_err(|e| e.to_string())

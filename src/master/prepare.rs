@@ -12,9 +12,12 @@ use crate::config::{BeforeFork, Settings};
 use crate::link::Assignment;
 use crate::log;
 use crate::net::{Kind, Listener};
-use crate::python::{Collector, Failure, Startup, fill_gaps, make_immortal, traceback};
+use crate::python::{
+    Collector, Failure, Startup, fill_gaps, image, make_immortal, traceback, watch_arenas,
+};
 use crate::scoreboard::Scoreboard;
 use crate::sys::clock::{self, MILLISECOND};
+use crate::sys::image::Image;
 use crate::sys::inventory::Inventory;
 use crate::sys::process::exit_now;
 use crate::sys::signal::Inbox;
@@ -33,6 +36,7 @@ pub struct Prepared {
     /// See [`worker::buffer`].
     pub buffer: Vec<u8>,
     pub collector: Collector,
+    pub image: Option<Image>,
 }
 
 /// Everything up to the point where workers can be forked.
@@ -64,6 +68,9 @@ pub fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, Fail
     let master = nix::unistd::getpid();
 
     let python = |error: PyErr| python_failure(py, &error);
+    if settings.before_fork.share_again.is_some() {
+        watch_arenas(py);
+    }
     let started = clock::now();
     let startup = Startup::new(py).map_err(python)?;
     let callable = load(py, &startup, settings)?;
@@ -90,7 +97,7 @@ pub fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, Fail
     arm(py, &startup).map_err(python)?;
     let buffer = worker::buffer();
     let collector = Collector::new(py).map_err(python)?;
-    settle_memory(py, &startup, care).map_err(python)?;
+    let image = settle_memory(py, &startup, care).map_err(python)?;
     title::set("rswsgi-master", &format!("rswsgi: master {generation}"));
     Ok(Prepared {
         startup,
@@ -101,12 +108,14 @@ pub fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, Fail
         import_millis,
         buffer,
         collector,
+        image,
     })
 }
 
 /// Leaves memory in the state in which workers share most of it for longest. The order counts: what
-/// is garbage is not made immortal, and gaps are filled when nothing is freed any more.
-fn settle_memory(py: Python<'_>, startup: &Startup, care: &BeforeFork) -> PyResult<()> {
+/// is garbage is not made immortal, gaps are filled when nothing is freed any more, and the image
+/// shows how all that left it.
+fn settle_memory(py: Python<'_>, startup: &Startup, care: &BeforeFork) -> PyResult<Option<Image>> {
     startup.collect(py)?;
     if care.immortal {
         match make_immortal(py) {
@@ -120,7 +129,16 @@ fn settle_memory(py: Python<'_>, startup: &Startup, care: &BeforeFork) -> PyResu
     startup.collect(py)?;
     fill_gaps(py);
     heap::settle();
-    Ok(())
+    if care.share_again.is_none() {
+        return Ok(None);
+    }
+    match image(py) {
+        Ok(image) => Ok(Some(image)),
+        Err(error) => {
+            log::warning!("--share-again is ignored: {error}");
+            Ok(None)
+        }
+    }
 }
 
 fn arm(py: Python<'_>, startup: &Startup) -> PyResult<()> {

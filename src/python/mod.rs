@@ -3,6 +3,7 @@
 //! ABI, or not without a detour, is called here through `pyo3::ffi`.
 #![allow(unsafe_code)]
 
+mod arenas;
 mod call;
 mod collector;
 mod immortal;
@@ -11,6 +12,7 @@ mod process;
 mod startup;
 mod text;
 
+pub use arenas::{image, watch_arenas};
 pub use call::{call2, has_length_one, iterate, next, references};
 pub use collector::Collector;
 pub use immortal::make_immortal;

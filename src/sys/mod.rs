@@ -7,6 +7,7 @@ pub mod clock;
 pub mod fd;
 pub mod forks;
 pub mod heap;
+pub mod image;
 pub mod inventory;
 pub mod memory;
 pub mod notify;

@@ -13,6 +13,7 @@ mod accept;
 mod body;
 mod connection;
 mod outlet;
+mod rest;
 mod serve;
 
 use std::collections::VecDeque;
@@ -35,12 +36,14 @@ use crate::net::Listener;
 use crate::python::Collector;
 use crate::scoreboard::{Counter, Row, State};
 use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND, nanos};
+use crate::sys::image::Image;
 use crate::sys::seqpacket::{Channel, Received};
 use crate::sys::signal::Inbox;
 use crate::sys::{forks, orphan};
 use crate::wsgi::Application;
 use accept::Accepting;
 use connection::{Connection, Phase};
+use rest::Rest;
 
 /// Signals a worker takes: TERM and QUIT let it finish, INT is the supervisor's business.
 pub const SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGINT];
@@ -125,6 +128,8 @@ pub struct Plan<'a> {
     /// See [`buffer`].
     pub buffer: Vec<u8>,
     pub collector: Collector,
+    /// Memory at the fork, for `share-again`.
+    pub image: Option<Image>,
 }
 
 pub struct Worker<'a> {
@@ -163,6 +168,7 @@ pub struct Worker<'a> {
     collector: Collector,
     /// Wake-ups until the collector is asked to tidy up.
     tidy_in: u32,
+    rest: Rest,
     refusals: Throttle,
     leave: Option<Leave>,
 }
@@ -205,6 +211,10 @@ impl<'a> Worker<'a> {
             next_sweep: Nanos::MAX,
             collector: plan.collector,
             tidy_in: TIDY_AFTER,
+            rest: Rest::new(
+                plan.image,
+                settings.before_fork.share_again.map_or(Nanos::MAX, nanos),
+            ),
             refusals: Throttle::new(5),
             leave: None,
         };
@@ -278,6 +288,10 @@ impl<'a> Worker<'a> {
                 self.sweep(py);
             }
             self.tidy(py);
+            match count {
+                0 => self.rest.take(self.now),
+                _ => self.rest.put_off(self.now),
+            }
             if self.leave == Some(Leave::Drained) && self.connections.is_empty() {
                 return Ok(Leave::Drained);
             }
@@ -286,7 +300,7 @@ impl<'a> Worker<'a> {
 
     /// Waits for something to do; the only place where other Python threads may run.
     fn wait(&self, py: Python<'_>, events: &mut [EpollEvent]) -> io::Result<usize> {
-        let until = match (self.leave, self.next_sweep) {
+        let until = match (self.leave, self.next_sweep.min(self.rest.at())) {
             _ if !self.runnable.is_empty() => Some(0),
             (Some(_), _) if self.connections.is_empty() => Some(0),
             (_, Nanos::MAX) => None,
