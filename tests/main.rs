@@ -18,6 +18,7 @@ mod processes;
 mod regressions;
 mod reload;
 mod service;
+mod share_again;
 mod start;
 mod support;
 mod systemd;

@@ -111,6 +111,48 @@ fn workers_start_with_their_objects_out_of_the_collectors_sight() {
     assert!(frozen > 1000, "{frozen} objects are frozen");
 }
 
+/// Garbage in a cycle that the collector has looked at while the request still needed it.
+const CYCLES: &str = "\
+import gc, os
+
+class Node:
+    alive = 0
+    def __init__(self):
+        self.me = self
+        Node.alive += 1
+    def __del__(self):
+        Node.alive -= 1
+
+if os.environ.get('COLLECTOR') == 'off':
+    gc.disable()
+
+def application(environ, start_response):
+    node = Node()
+    gc.collect(0)
+    start_response('200 OK', [('Content-Type', 'text/plain')])
+    return [str(Node.alive).encode()]
+";
+
+#[test]
+fn garbage_is_collected_between_requests_unless_the_application_does_not_want_it() {
+    if !ours() {
+        return;
+    }
+    let alive_after = |server: &Running, requests: u32| -> u32 {
+        let mut client = server.connect();
+        let answers: Vec<String> = (0..requests).map(|_| client.get("/").text()).collect();
+        answers[answers.len() - 1].parse().expect("a number")
+    };
+    let cycles = || Server::new().file("cycles.py", CYCLES).app("cycles");
+    for python in pythons() {
+        let server = cycles().python(&python.path).start();
+        let alive = alive_after(&server, 64);
+        assert!(alive < 32, "{alive} of 64 are alive with {python:?}");
+    }
+    let server = cycles().env("COLLECTOR", "off").start();
+    assert_eq!(alive_after(&server, 64), 64);
+}
+
 // --- fork safety
 
 /// An application that holds, as `KEPT`, what `code` makes.

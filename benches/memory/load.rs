@@ -10,8 +10,12 @@ use std::time::{Duration, Instant};
 use crate::http::{self, Response};
 use crate::process::Running;
 
-/// What a visitor of the project looks at.
-pub const PATHS: [&str; 4] = ["/", "/product/3/", "/api/products/", "/admin/login/"];
+/// What is asked for, and where.
+#[derive(Clone, Copy)]
+pub struct Visitor {
+    pub port: u16,
+    pub paths: &'static [&'static str],
+}
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
@@ -28,10 +32,10 @@ enum Pace {
 }
 
 /// Waits for the first right answer.
-pub fn wait_for_answer(running: &mut Running, port: u16) -> Result<(), String> {
+pub fn wait_for_answer(running: &mut Running, visitor: Visitor) -> Result<(), String> {
     let deadline = Instant::now() + START_LIMIT;
     loop {
-        match ask_once(port) {
+        match ask_once(visitor) {
             Ok(_) => return Ok(()),
             Err(error) if Instant::now() > deadline => {
                 let words = running.last_words();
@@ -46,17 +50,17 @@ pub fn wait_for_answer(running: &mut Running, port: u16) -> Result<(), String> {
 }
 
 /// One request on a connection of its own; the process that answered.
-pub fn ask_once(port: u16) -> io::Result<i32> {
-    let response = ask(&mut connect(port)?, PATHS[0], Pace::Full)?;
+pub fn ask_once(visitor: Visitor) -> io::Result<i32> {
+    let response = ask(&mut connect(visitor.port)?, visitor.paths[0], Pace::Full)?;
     right(&response)
 }
 
 /// Asks until `workers` processes have answered `requests` each, and all answers were right.
-pub fn serve(port: u16, workers: u32, requests: u32) -> Result<(), String> {
+pub fn serve(visitor: Visitor, workers: u32, requests: u32) -> Result<(), String> {
     let answered = Mutex::new(HashMap::new());
     let deadline = Instant::now() + Duration::from_secs(30) + PER_WORKER * workers;
     thread::scope(|scope| {
-        let client = || visit(port, workers, requests, &answered, deadline);
+        let client = || visit(visitor, workers, requests, &answered, deadline);
         let clients: Vec<_> = (0..workers + SPARE).map(|_| scope.spawn(client)).collect();
         let results = clients.into_iter().map(|client| match client.join() {
             Ok(result) => result,
@@ -67,7 +71,7 @@ pub fn serve(port: u16, workers: u32, requests: u32) -> Result<(), String> {
 }
 
 fn visit(
-    port: u16,
+    visitor: Visitor,
     workers: u32,
     requests: u32,
     answered: &Mutex<HashMap<i32, u32>>,
@@ -76,13 +80,13 @@ fn visit(
     let mut connection = None;
     let mut failures = 0;
     let mut pace = Pace::Held;
-    for path in PATHS.iter().cycle() {
+    for path in visitor.paths.iter().cycle() {
         if Instant::now() > deadline {
             let answered = answered.lock().expect("no client panics while counting");
             let enough = answered.values().filter(|n| **n >= requests).count();
             return Err(format!("only {enough} of {workers} workers served enough"));
         }
-        let mut open = match connection.take().map_or_else(|| connect(port), Ok) {
+        let mut open = match connection.take().map_or_else(|| connect(visitor.port), Ok) {
             Ok(open) => open,
             Err(_) => continue,
         };

@@ -17,14 +17,15 @@ mod module;
 #[path = "../common/process.rs"]
 #[allow(dead_code, reason = "each benchmark uses a part of what is common")]
 mod process;
+mod project;
 mod report;
 mod servers;
 #[path = "../common/usage.rs"]
 #[allow(dead_code, reason = "each benchmark uses a part of what is common")]
 mod usage;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use environment::Environment;
-use process::{Cpus, Placement, Running, scratch};
+use load::Visitor;
+use process::{Cpus, Placement, Running};
+use project::{PROJECTS, Project};
 use report::Row;
 use servers::{SERVERS, Server};
 use usage::Memory;
@@ -47,6 +50,7 @@ struct Options {
     workers: Vec<u32>,
     requests: u32,
     pause: Duration,
+    project: &'static Project,
     python: PathBuf,
     servers: Vec<&'static Server>,
 }
@@ -55,7 +59,6 @@ struct Options {
 struct Bench {
     options: Options,
     environment: Environment,
-    database: PathBuf,
     cpus: Cpus,
 }
 
@@ -102,6 +105,11 @@ fn command_line() -> clap::Command {
                 "Seconds between the last answer and the measurement",
             ),
             list("servers", "Servers to run, by name"),
+            Arg::new("project")
+                .long("project")
+                .default_value(PROJECTS[0].name)
+                .value_parser(PROJECTS.iter().map(|p| p.name).collect::<Vec<_>>())
+                .help("Django project to serve: hardly more than Django, or a whole site"),
             Arg::new("python")
                 .long("python")
                 .default_value("python3")
@@ -141,6 +149,11 @@ fn options(matches: &ArgMatches) -> Result<Options, String> {
             .collect(),
         requests: number("requests"),
         pause: Duration::from_secs(number("pause").into()),
+        project: Project::named(
+            matches
+                .get_one::<String>("project")
+                .expect("it has a default"),
+        ),
         python: matches
             .get_one::<PathBuf>("python")
             .expect("it has a default")
@@ -155,8 +168,8 @@ fn measure_all(options: Options) -> Result<(), String> {
     let packages = ["Django", "gunicorn", "granian", "uWSGI"];
     let environment = Environment::prepare(&options.python, Some(&packages))?;
     environment.has("Django")?;
+    options.project.prepare(&environment)?;
     let bench = Bench {
-        database: make_database(&environment)?,
         cpus: Cpus::split(Placement::Anywhere)?,
         environment,
         options,
@@ -173,29 +186,6 @@ fn measure_all(options: Options) -> Result<(), String> {
     }
     println!("{}", report::table(&bench.options.workers, &rows));
     Ok(())
-}
-
-pub fn project() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/memory/project")
-}
-
-/// The same for all servers: a fresh SQLite file with some products.
-fn make_database(environment: &Environment) -> Result<PathBuf, String> {
-    let database = scratch("shop.sqlite3");
-    let _ = std::fs::remove_file(&database);
-    for arguments in [["migrate", "-v0"], ["fill", "-v0"]] {
-        let mut manage = Command::new(environment.python());
-        manage
-            .arg("manage.py")
-            .args(arguments)
-            .current_dir(project())
-            .env("SHOP_DATABASE", &database);
-        let (status, printed) = process::run(&mut manage, Duration::from_secs(120))?;
-        if !status.success() {
-            return Err(format!("cannot make the database: {}", printed.trim()));
-        }
-    }
-    Ok(database)
 }
 
 impl Bench {
@@ -223,22 +213,27 @@ impl Bench {
             port,
             workers,
             environment: &self.environment,
+            project: self.options.project,
         });
-        command
-            .current_dir(project())
-            .env("SHOP_DATABASE", &self.database)
-            .env("PYTHONDONTWRITEBYTECODE", "1");
+        self.options.project.surround(&mut command);
         let started = Instant::now();
         let mut running = Running::start(command, server.name, &self.cpus.server)?;
-        load::wait_for_answer(&mut running, port)?;
+        load::wait_for_answer(&mut running, self.visitor(port))?;
         Ok((running, port, started.elapsed()))
+    }
+
+    fn visitor(&self, port: u16) -> Visitor {
+        Visitor {
+            port,
+            paths: self.options.project.paths,
+        }
     }
 
     /// Memory before anything but the first request was served, and after all workers have served.
     fn memory(&self, server: &Server, workers: u32) -> Result<(Memory, Memory), String> {
         let (running, port, _) = self.start(server, workers)?;
         let idle = at_rest(&running);
-        load::serve(port, workers, self.options.requests)
+        load::serve(self.visitor(port), workers, self.options.requests)
             .map_err(|error| format!("{error}{}", running.last_words()))?;
         thread::sleep(self.options.pause);
         Ok((idle, usage::memory(&running.tree())))
@@ -258,14 +253,14 @@ impl Bench {
         let mut times = Vec::new();
         for _ in 0..STARTS {
             let (mut running, port, _) = self.start(server, 1)?;
-            let worker = load::ask_once(port).map_err(|error| error.to_string())?;
+            let worker = load::ask_once(self.visitor(port)).map_err(|error| error.to_string())?;
             let below = running.tree();
             if !below.iter().any(|process| process.pid == worker) {
                 return Err(format!("process {worker} is none of the server's"));
             }
             let killed = Instant::now();
             kill(Pid::from_raw(worker), Signal::SIGKILL).map_err(|error| error.to_string())?;
-            load::wait_for_answer(&mut running, port)?;
+            load::wait_for_answer(&mut running, self.visitor(port))?;
             times.push(killed.elapsed());
         }
         times.sort();

@@ -55,8 +55,8 @@ impl Row {
                 mib(more / u64::from(workers[at] - workers[0]))
             };
             let _ = write!(text, " {} |", added(&self.served, |m| m.proportional));
+            let _ = write!(text, " {} |", added(&self.served, |m| m.private));
             if at + 1 == workers.len() {
-                let _ = write!(text, " {} |", added(&self.served, |m| m.private));
                 let _ = write!(text, " {} |", added(&self.idle, |m| m.proportional));
             }
         }
@@ -85,8 +85,9 @@ pub fn preamble(options: &Options, environment: &Environment) -> String {
     let huge =
         fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
     format!(
-        "Linux {}, transparent huge pages {}, CPython {}; each worker answered at least {} requests, \
+        "Project `{}`. Linux {}, transparent huge pages {}, CPython {}; each worker answered at least {} requests, \
          measured {} s later.\n",
+        options.project.name,
         kernel.trim(),
         huge.trim(),
         environment.python_version,
@@ -98,9 +99,9 @@ pub fn preamble(options: &Options, environment: &Environment) -> String {
 pub fn table(workers: &[u32], rows: &[Row]) -> String {
     let mut text = format!("| server | PSS of all with {} MiB |", workers[0]);
     for (at, count) in workers.iter().enumerate().skip(1) {
-        let _ = write!(text, " PSS per added worker, {count} |");
+        let _ = write!(text, " PSS per added worker, {count} | private |");
         if at + 1 == workers.len() {
-            let _ = write!(text, " private, {count} | idle, {count} |");
+            let _ = write!(text, " idle, {count} |");
         }
     }
     let _ = write!(text, " start ms, 1 | start ms, {MANY} | replacement ms |");

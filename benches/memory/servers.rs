@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use crate::environment::Environment;
-use crate::load::PATHS;
+use crate::project::Project;
 
 pub struct Server {
     pub name: &'static str,
@@ -19,6 +19,7 @@ pub struct Start<'a> {
     pub port: u16,
     pub workers: u32,
     pub environment: &'a Environment,
+    pub project: &'static Project,
 }
 
 impl Start<'_> {
@@ -27,13 +28,11 @@ impl Start<'_> {
     }
 }
 
-const TARGET: &str = "shop.wsgi:application";
-
 fn any(_version: &str) -> Result<(), String> {
     Ok(())
 }
 
-pub static SERVERS: [Server; 8] = [
+pub static SERVERS: [Server; 10] = [
     Server {
         name: "rswsgi",
         package: None,
@@ -47,6 +46,12 @@ pub static SERVERS: [Server; 8] = [
         suits: any,
     },
     Server {
+        name: "rswsgi --warm-up --share-again",
+        package: None,
+        command: |start| with(warm(start), SHARE_AGAIN),
+        suits: any,
+    },
+    Server {
         name: "rswsgi --immortal",
         package: None,
         command: |start| with(rswsgi(start), &["--immortal"]),
@@ -56,6 +61,12 @@ pub static SERVERS: [Server; 8] = [
         name: "rswsgi --warm-up --immortal",
         package: None,
         command: |start| with(warm(start), &["--immortal"]),
+        suits: known_objects,
+    },
+    Server {
+        name: "rswsgi --warm-up --immortal --share-again",
+        package: None,
+        command: |start| with(with(warm(start), &["--immortal"]), SHARE_AGAIN),
         suits: known_objects,
     },
     Server {
@@ -84,6 +95,9 @@ pub static SERVERS: [Server; 8] = [
     },
 ];
 
+/// Less than the pause before memory is measured.
+const SHARE_AGAIN: &[&str] = &["--share-again", "500ms"];
+
 fn known_objects(version: &str) -> Result<(), String> {
     match version.starts_with("3.12.") || version.starts_with("3.13.") {
         true => Ok(()),
@@ -103,13 +117,13 @@ fn rswsgi(start: &Start) -> Command {
         .args(["--workers", &start.workers.to_string()])
         .arg("--python")
         .arg(start.environment.python())
-        .arg(TARGET);
+        .arg(start.project.target);
     command
 }
 
 fn warm(start: &Start) -> Command {
     let mut command = rswsgi(start);
-    for path in PATHS {
+    for path in start.project.paths {
         command.args(["--warm-up", path]);
     }
     command
@@ -120,7 +134,7 @@ fn uwsgi(start: &Start) -> Command {
     command
         .args(["--http11-socket", &start.address()])
         .args(["--master", "--processes", &start.workers.to_string()])
-        .args(["--module", TARGET, "--need-app"])
+        .args(["--module", start.project.target, "--need-app"])
         // TERM means reload otherwise, and the benchmark ends servers with it.
         .args(["--disable-logging", "--die-on-term"])
         .arg("--pythonpath")
@@ -134,7 +148,7 @@ fn gunicorn(start: &Start) -> Command {
         .args(["--bind", &start.address()])
         .args(["--workers", &start.workers.to_string()])
         .args(["--log-level", "warning", "--no-control-socket"])
-        .arg(TARGET);
+        .arg(start.project.target);
     command
 }
 
@@ -146,6 +160,11 @@ fn granian(start: &Start) -> Command {
         .args(["--host", "127.0.0.1", "--port", &port])
         .args(["--workers", &workers, "--blocking-threads", "1"])
         // It ends with its first dead worker otherwise.
-        .args(["--respawn-failed-workers", "--log-level", "error", TARGET]);
+        .args([
+            "--respawn-failed-workers",
+            "--log-level",
+            "error",
+            start.project.target,
+        ]);
     command
 }

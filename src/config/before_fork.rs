@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::layers::Layers;
@@ -16,6 +18,8 @@ pub struct BeforeFork {
     pub fork_safety: ForkSafety,
     /// Whether all objects are made immortal (PEP 683).
     pub immortal: bool,
+    /// How long a worker is idle before it shares memory again; `None` for never.
+    pub share_again: Option<Duration>,
 }
 
 /// One GET request, as a client on this machine would send it.
@@ -78,6 +82,7 @@ pub(super) fn resolve(layers: &Layers) -> Result<BeforeFork> {
             _ => Err(format!("{text:?} is unknown")),
         })?,
         immortal: layers.switch("immortal")?,
+        share_again: Some(layers.duration("share-again")?).filter(|time| !time.is_zero()),
     })
 }
 

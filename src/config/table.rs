@@ -246,6 +246,18 @@ pub static SETTINGS: &[Setting] = &[
         ..WORKERS
     },
     Setting {
+        name: "share-again",
+        value: "TIME",
+        kind: Duration(0..=DAY),
+        default: Some("0s"),
+        help: "Idle time after which a worker shares memory again, 0 for never",
+        long_help: "What a worker writes it no longer shares, and Python writes when it merely looks: it counts \
+            references. An idle worker compares its memory with what it was at the fork and gives back what is \
+            the same, which takes a millisecond per 150 pages or so; the next request takes copies again as it needs \
+            them. It does nothing while the application has threads.",
+        ..WORKERS
+    },
+    Setting {
         name: "max-connections",
         value: "NUMBER",
         kind: Number(1..=1_000_000),

@@ -20,7 +20,7 @@ mod stacks;
 mod warm_up;
 mod workers;
 
-use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -33,10 +33,11 @@ use crate::config;
 use crate::link::{self, Assignment, Order, Purpose, Report, Stderr, VERSION};
 use crate::log::{self, Way};
 use crate::net::Listener;
-use crate::python::{Fork, Obedience, Startup, Threads, fork, leave};
+use crate::python::{Collector, Fork, Startup, Threads, fork, leave};
 use crate::schedule::Bounds;
 use crate::scoreboard::{Counter, Scoreboard};
 use crate::sys::clock::{self, Nanos};
+use crate::sys::image::Image;
 use crate::sys::process::{self, exit_now};
 use crate::sys::seqpacket::{Channel, Received};
 use crate::sys::signal::{Held, Inbox};
@@ -66,6 +67,10 @@ struct Master {
     signals: Inbox,
     /// See [`Doors`].
     nudge: EventFd,
+    buffer: Vec<u8>,
+    collector: Collector,
+    /// Of its memory, for workers that return to it.
+    image: Option<Image>,
 }
 
 /// Where the loop of a master ends.
@@ -132,6 +137,9 @@ fn live(py: Python<'_>, channel: i32, version: &str) -> ! {
                 ledger: prepared.ledger,
                 signals: prepared.signals,
                 nudge,
+                buffer: prepared.buffer,
+                collector: prepared.collector,
+                image: prepared.image,
                 assignment,
             };
             master.serve(py, prepared.import_millis)
@@ -315,6 +323,9 @@ impl Master {
             ledger,
             signals,
             nudge,
+            buffer,
+            collector,
+            image,
         } = self;
         drop(supervisor);
         drop(signals);
@@ -337,7 +348,9 @@ impl Master {
             row.set_pid(nix::unistd::getpid().as_raw());
             deadline::belongs_to(row);
             let wakeup = signals.write_end().unwrap_or(-1);
-            obey(py, &startup, wakeup, stacks)
+            // The pipe stays open for the rest of its life.
+            startup
+                .obey(py, wakeup, stacks.into_raw_fd())
                 .map_err(|error| crate::python::traceback(py, &error))?;
             let plan = Plan {
                 settings,
@@ -346,6 +359,9 @@ impl Master {
                 orders,
                 row,
                 pen: ledger.and_then(|ledger| ledger.pen(slot, &settings.logs.access_format)),
+                buffer,
+                collector,
+                image,
             };
             let mut worker = Worker::new(plan, application, signals).map_err(|e| e.to_string())?;
             worker.run(py).map_err(|e| e.to_string())
@@ -362,19 +378,6 @@ impl Master {
             }
         }
     }
-}
-
-/// Takes the signals of the master, in a worker. `stacks` stays open for the rest of its life.
-fn obey(py: Python<'_>, startup: &Startup, wakeup: RawFd, stacks: OwnedFd) -> PyResult<()> {
-    let module = py.import("rswsgi")?;
-    let obedience = Obedience {
-        soft_deadline: module.getattr("_soft_deadline")?,
-        in_parent: module.getattr("_forked_in_parent")?,
-        in_child: module.getattr("_forked_in_child")?,
-        wakeup,
-        stacks: stacks.into_raw_fd(),
-    };
-    startup.obey(py, obedience)
 }
 
 fn python_version(py: Python<'_>) -> String {

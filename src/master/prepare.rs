@@ -18,9 +18,12 @@ use crate::http::Pages;
 use crate::link::Assignment;
 use crate::log;
 use crate::net::{Kind, Listener};
-use crate::python::{Failure, Startup, fill_gaps, make_immortal, traceback};
+use crate::python::{
+    Collector, Failure, Startup, fill_gaps, image, make_immortal, traceback, watch_arenas,
+};
 use crate::scoreboard::Scoreboard;
 use crate::sys::clock::{self, MILLISECOND};
+use crate::sys::image::Image;
 use crate::sys::inventory::Inventory;
 use crate::sys::process::exit_now;
 use crate::sys::signal::Inbox;
@@ -37,6 +40,10 @@ pub struct Prepared {
     pub ledger: Option<Ledger>,
     pub signals: Inbox,
     pub import_millis: u64,
+    /// See [`worker::buffer`].
+    pub buffer: Vec<u8>,
+    pub collector: Collector,
+    pub image: Option<Image>,
 }
 
 /// Everything up to the point where workers can be forked.
@@ -69,6 +76,9 @@ pub fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, Fail
     let master = nix::unistd::getpid();
 
     let python = |error: PyErr| python_failure(py, &error);
+    if settings.before_fork.share_again.is_some() {
+        watch_arenas(py);
+    }
     let started = clock::now();
     let startup = Startup::new(py).map_err(python)?;
     let callable = load(py, &startup, settings)?;
@@ -94,7 +104,10 @@ pub fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, Fail
     orphan::follow(Pid::from_raw(assignment.supervisor), 2 * ORPHAN_GRACE)
         .map_err(|error| system("cannot watch the supervisor", &error))?;
     audit::run(py, &startup, &ours, care.fork_safety)?;
-    settle_memory(py, &startup, care).map_err(python)?;
+    arm(py, &startup).map_err(python)?;
+    let buffer = worker::buffer();
+    let collector = Collector::new(py).map_err(python)?;
+    let image = settle_memory(py, &startup, care).map_err(python)?;
     title::set("rswsgi-master", &format!("rswsgi: master {generation}"));
     Ok(Prepared {
         startup,
@@ -104,6 +117,9 @@ pub fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, Fail
         ledger,
         signals,
         import_millis,
+        buffer,
+        collector,
+        image,
     })
 }
 
@@ -159,8 +175,9 @@ fn pages(directory: Option<&Path>) -> Result<Pages, Failure> {
 }
 
 /// Leaves memory in the state in which workers share most of it for longest. The order counts: what
-/// is garbage is not made immortal, and gaps are filled when nothing is freed any more.
-fn settle_memory(py: Python<'_>, startup: &Startup, care: &BeforeFork) -> PyResult<()> {
+/// is garbage is not made immortal, gaps are filled when nothing is freed any more, and the image
+/// shows how all that left it.
+fn settle_memory(py: Python<'_>, startup: &Startup, care: &BeforeFork) -> PyResult<Option<Image>> {
     startup.collect(py)?;
     if care.immortal {
         match make_immortal(py) {
@@ -169,9 +186,28 @@ fn settle_memory(py: Python<'_>, startup: &Startup, care: &BeforeFork) -> PyResu
         }
     }
     startup.freeze(py)?;
+    // The collector looks at everything only when a quarter as many objects as the last time are new
+    // (`Modules/gcmodule.c`, long_lived_pending). It is to learn that nothing is in its sight now.
+    startup.collect(py)?;
     fill_gaps(py);
     heap::settle();
-    Ok(())
+    if care.share_again.is_none() {
+        return Ok(None);
+    }
+    match image(py) {
+        Ok(image) => Ok(Some(image)),
+        Err(error) => {
+            log::warning!("--share-again is ignored: {error}");
+            Ok(None)
+        }
+    }
+}
+
+fn arm(py: Python<'_>, startup: &Startup) -> PyResult<()> {
+    let module = py.import("rswsgi")?;
+    let of = |name| module.getattr(name);
+    let (in_parent, in_child) = (of("_forked_in_parent")?, of("_forked_in_child")?);
+    startup.arm(py, &of("_soft_deadline")?, &in_parent, &in_child)
 }
 
 fn load(py: Python<'_>, startup: &Startup, settings: &Settings) -> Result<Py<PyAny>, Failure> {

@@ -132,23 +132,38 @@ def _format(error):
     return "".join(lines).encode("utf-8", "backslashreplace").decode()
 
 
-def obey(soft_deadline, in_parent, in_child, wakeup, stacks):
-    """Takes the real-time signals of the master (see the table of signals in README.md)."""
+def arm(soft_deadline, in_parent, in_child):
+    """Takes the real-time signals of the master (see the table of signals in README.md). Done in the
+    master already, where they mean nothing, and what `obey` needs is looked up here: every object
+    that a worker touches costs it a copy of the page around it."""
     import faulthandler
     import os
     import signal
 
-    def in_forked_child():
-        in_child()
-        current = signal.set_wakeup_fd(-1)
-        if current != wakeup:
-            signal.set_wakeup_fd(current)  # the application's own
-
-    os.register_at_fork(after_in_parent=in_parent, after_in_child=in_forked_child)
-    # A signal for a handler of the application that arrives just before the worker sleeps wakes it.
-    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
-    faulthandler.register(signal.SIGRTMIN + 2, file=stacks, all_threads=True, chain=False)
     signal.signal(signal.SIGRTMIN + 3, soft_deadline)
+    print_stacks = signal.SIGRTMIN + 2
+
+    global obey
+
+    def obey(
+        wakeup,
+        stacks,
+        register=os.register_at_fork,
+        set_wakeup_fd=signal.set_wakeup_fd,
+        print_stacks_on=faulthandler.register,
+    ):
+        """The rest, in a worker."""
+
+        def in_forked_child():
+            in_child()
+            current = set_wakeup_fd(-1)
+            if current != wakeup:
+                set_wakeup_fd(current)  # the application's own
+
+        register(after_in_parent=in_parent, after_in_child=in_forked_child)
+        # A signal for a handler of the application that arrives just before the worker sleeps wakes it.
+        set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        print_stacks_on(print_stacks, file=stacks, all_threads=True, chain=False)
 
 
 def threads():

@@ -21,19 +21,6 @@ pub enum Threads {
     Abandon,
 }
 
-/// What a worker does about signals.
-pub struct Obedience<'py> {
-    /// The handler of [`SOFT_DEADLINE`].
-    pub soft_deadline: Bound<'py, PyAny>,
-    /// Called in parent and child after forks of the application.
-    pub in_parent: Bound<'py, PyAny>,
-    pub in_child: Bound<'py, PyAny>,
-    /// Written to when a signal has arrived for a Python handler.
-    pub wakeup: RawFd,
-    /// Where [`PRINT_STACKS`] prints to, followed by a NUL byte; open for the life of the process.
-    pub stacks: RawFd,
-}
-
 pub struct Startup {
     module: Py<PyModule>,
 }
@@ -87,17 +74,27 @@ impl Startup {
         })
     }
 
-    /// Takes the signals that a worker gets from its master.
-    pub fn obey(&self, py: Python<'_>, obedience: Obedience<'_>) -> PyResult<()> {
-        let Obedience {
-            soft_deadline,
-            in_parent,
-            in_child,
-            wakeup,
-            stacks,
-        } = obedience;
-        let arguments = (soft_deadline, in_parent, in_child, wakeup, stacks);
-        self.module.bind(py).call_method1("obey", arguments)?;
+    /// Prepares, in the master, what [`Startup::obey`] does in its workers. `soft_deadline` is the handler
+    /// of [`SOFT_DEADLINE`]; `in_parent` and `in_child` are called after forks of the application.
+    pub fn arm(
+        &self,
+        py: Python<'_>,
+        soft_deadline: &Bound<'_, PyAny>,
+        in_parent: &Bound<'_, PyAny>,
+        in_child: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let functions = (soft_deadline, in_parent, in_child);
+        self.module.bind(py).call_method1("arm", functions)?;
+        Ok(())
+    }
+
+    /// Takes the signals that a worker gets from its master. `wakeup` is written to when a signal has
+    /// arrived for a Python handler; `stacks` is what [`PRINT_STACKS`] prints to, followed by a NUL
+    /// byte, open for the life of the process.
+    pub fn obey(&self, py: Python<'_>, wakeup: RawFd, stacks: RawFd) -> PyResult<()> {
+        self.module
+            .bind(py)
+            .call_method1("obey", (wakeup, stacks))?;
         mark_end(SIGRTMIN() + PRINT_STACKS, stacks)?;
         Ok(())
     }

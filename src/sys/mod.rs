@@ -9,6 +9,7 @@ pub mod diag;
 pub mod fd;
 pub mod forks;
 pub mod heap;
+pub mod image;
 pub mod inventory;
 pub mod memory;
 pub mod notify;

@@ -14,6 +14,7 @@ mod account;
 mod body;
 mod connection;
 mod outlet;
+mod rest;
 mod serve;
 
 use std::collections::VecDeque;
@@ -34,14 +35,17 @@ use crate::config::Settings;
 use crate::http;
 use crate::log::{self, Throttle};
 use crate::net::Listener;
+use crate::python::Collector;
 use crate::scoreboard::{Counter, Row, State};
 use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND, nanos};
+use crate::sys::image::Image;
 use crate::sys::seqpacket::{Channel, Received};
 use crate::sys::signal::Inbox;
 use crate::sys::{forks, orphan};
 use crate::wsgi::Application;
 use accept::Accepting;
 use connection::{Connection, Phase};
+use rest::Rest;
 
 /// Signals a worker takes: TERM and QUIT let it finish, INT is the supervisor's business.
 pub const SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGINT];
@@ -101,6 +105,9 @@ const TURN: Nanos = MILLISECOND;
 /// Time limits are looked at no more often than this.
 const SWEEP: Nanos = 100 * MILLISECOND;
 
+/// Rarely enough to cost next to nothing, often enough to keep garbage below some hundred KiB.
+const TIDY_AFTER: u32 = 16;
+
 /// How a worker came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leave {
@@ -122,6 +129,11 @@ pub struct Plan<'a> {
     pub row: &'static Row,
     /// For the access log, where there is one.
     pub pen: Option<Pen>,
+    /// See [`buffer`].
+    pub buffer: Vec<u8>,
+    pub collector: Collector,
+    /// Memory at the fork, for `share-again`.
+    pub image: Option<Image>,
 }
 
 pub struct Worker<'a> {
@@ -160,6 +172,10 @@ pub struct Worker<'a> {
     next_sweep: Nanos,
     /// When the next new connection is asked how long it has waited.
     next_wait: Nanos,
+    collector: Collector,
+    /// Wake-ups until the collector is asked to tidy up.
+    tidy_in: u32,
+    rest: Rest,
     refusals: Throttle,
     leave: Option<Leave>,
 }
@@ -193,7 +209,7 @@ impl<'a> Worker<'a> {
             epoch: 0,
             runnable: VecDeque::new(),
             owes_accept: false,
-            buffer: vec![0; READ],
+            buffer: plan.buffer,
             held: 0,
             request_timeout: settings.limits.request_timeout.map_or(Nanos::MAX, nanos),
             requests_left: lifetime(settings),
@@ -202,6 +218,12 @@ impl<'a> Worker<'a> {
             unix_seconds: clock::unix_seconds(),
             next_sweep: Nanos::MAX,
             next_wait: 0,
+            collector: plan.collector,
+            tidy_in: TIDY_AFTER,
+            rest: Rest::new(
+                plan.image,
+                settings.before_fork.share_again.map_or(Nanos::MAX, nanos),
+            ),
             refusals: Throttle::new(5),
             leave: None,
         };
@@ -274,6 +296,11 @@ impl<'a> Worker<'a> {
             if self.now >= self.next_sweep {
                 self.sweep(py);
             }
+            self.tidy(py);
+            match count {
+                0 => self.rest.take(self.now),
+                _ => self.rest.put_off(self.now),
+            }
             if self.leave == Some(Leave::Drained) && self.connections.is_empty() {
                 return Ok(Leave::Drained);
             }
@@ -282,7 +309,7 @@ impl<'a> Worker<'a> {
 
     /// Waits for something to do; the only place where other Python threads may run.
     fn wait(&self, py: Python<'_>, events: &mut [EpollEvent]) -> io::Result<usize> {
-        let until = match (self.leave, self.next_sweep) {
+        let until = match (self.leave, self.next_sweep.min(self.rest.at())) {
             _ if !self.runnable.is_empty() => Some(0),
             (Some(_), _) if self.connections.is_empty() => Some(0),
             (_, Nanos::MAX) => None,
@@ -319,6 +346,17 @@ impl<'a> Worker<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Between requests, now and then.
+    fn tidy(&mut self, py: Python<'_>) {
+        self.tidy_in -= 1;
+        if self.tidy_in == 0 {
+            self.tidy_in = TIDY_AFTER;
+            if let Err(error) = self.collector.tidy(py) {
+                error.write_unraisable(py, None);
+            }
+        }
     }
 
     /// Asks to be replaced when it has served enough; goes on until it is told to leave.
@@ -447,6 +485,12 @@ impl<'a> Worker<'a> {
             self.wake_at(next);
         }
     }
+}
+
+/// Memory for what a worker reads. It is made in the master: a worker then has only those pages of it
+/// for itself that it has read something into.
+pub fn buffer() -> Vec<u8> {
+    vec![0; READ]
 }
 
 /// Handlers that the application has set with `signal.signal` run now.
