@@ -83,6 +83,26 @@ fn the_control_program_has_no_python() {
     assert_free_of_python(env!("CARGO_BIN_EXE_rswsgictl"));
 }
 
+/// The names of all functions that were linked in, mangled.
+fn functions(path: &Path) -> Vec<String> {
+    let data = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let file = ElfFile64::<object::Endianness>::parse(&*data).expect("a 64-bit ELF file");
+    let code = file
+        .symbols()
+        .filter(|it| it.kind() == object::SymbolKind::Text);
+    let names = code.filter_map(|symbol| symbol.name().ok());
+    names.map(str::to_owned).collect()
+}
+
+#[test]
+fn what_draws_is_in_the_control_program_alone() {
+    let draws = |path: &Path| functions(path).iter().any(|name| name.contains("ratatui"));
+    assert!(draws(Path::new(env!("CARGO_BIN_EXE_rswsgictl"))));
+    for path in [env!("CARGO_BIN_EXE_rswsgi").into(), module()] {
+        assert!(!draws(&path), "{} has grown", path.display());
+    }
+}
+
 /// Where the supervisor finds it, too: beside the binary or in `deps/` beside it.
 fn module() -> PathBuf {
     let dir = Path::new(env!("CARGO_BIN_EXE_rswsgi"))

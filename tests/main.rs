@@ -9,6 +9,7 @@ mod frameworks;
 mod http;
 mod layering;
 mod limits;
+mod logs;
 mod memory;
 mod packages;
 mod pools;

@@ -1,5 +1,5 @@
 //! What `stats` answers. Every field says its unit; `rswsgi-control(7)` lists them all (a test
-//! compares).
+//! compares). A server of an earlier version may lack fields: they are read as nothing.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// The whole reply.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Stats {
     /// Version of this structure.
     pub schema: u32,
@@ -20,6 +21,7 @@ pub struct Stats {
 
 /// The supervisor.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Process {
     /// Of the program.
     pub version: String,
@@ -35,6 +37,7 @@ pub struct Process {
 
 /// One app.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct App {
     /// Its name (`--name`).
     pub name: String,
@@ -79,6 +82,7 @@ pub struct App {
 
 /// One master and its workers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Generation {
     /// Counted from 1.
     pub number: u64,
@@ -96,6 +100,7 @@ pub struct Generation {
 
 /// How a reload ended.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Reload {
     /// `ok`, `failed`, or `under way`.
     pub result: String,
@@ -113,6 +118,7 @@ pub struct Reload {
 
 /// How many workers, of the generation that serves.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Pool {
     /// Fewest workers.
     pub min: u32,
@@ -132,6 +138,7 @@ pub struct Pool {
 
 /// Requests since the start.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Requests {
     /// Reached the application.
     pub total: u64,
@@ -151,6 +158,7 @@ pub struct Requests {
 /// right at the first question. A server that is younger than the time in question counts from its
 /// start. After an upgrade, generations that were gone before it are left out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Rates {
     /// In the last full second.
     pub per_second_1s: f64,
@@ -165,6 +173,7 @@ pub struct Rates {
 /// A distribution of durations, since the start. Percentiles come from a histogram with four buckets
 /// per power of two: they are upper bounds, at most 25 % too large.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Distribution {
     /// How many.
     pub count: u64,
@@ -184,6 +193,7 @@ pub struct Distribution {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Bucket {
     /// Durations below this, and not below the end of the bucket before it; `null` for the last
     /// bucket there is.
@@ -194,6 +204,7 @@ pub struct Bucket {
 
 /// One listening socket.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Listener {
     /// `http://127.0.0.1:8000`, `unix:/run/a.sock`.
     pub name: String,
@@ -204,6 +215,7 @@ pub struct Listener {
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Connections {
     /// Open now.
     pub open: u64,
@@ -213,6 +225,7 @@ pub struct Connections {
 
 /// On client connections, since the start.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Bytes {
     /// From clients.
     pub received_bytes: u64,
@@ -222,6 +235,7 @@ pub struct Bytes {
 
 /// What went wrong, since the start.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Errors {
     /// Exceptions that left the application.
     pub exceptions: u64,
@@ -250,6 +264,7 @@ pub struct Errors {
 
 /// Workers started and replaced, since the start.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Processes {
     /// Workers forked.
     pub spawns: u64,
@@ -270,6 +285,7 @@ pub struct Processes {
 /// Memory of the generation that serves (`smaps_rollup`, proc_pid_smaps(5)); sampled at most every ten
 /// seconds, and only when somebody asks.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Memory {
     /// Time since the sample.
     pub age_seconds: f64,
@@ -290,6 +306,7 @@ pub struct Memory {
 
 /// One worker.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Worker {
     /// Its place, which a worker that replaces it may take over.
     pub slot: u32,
@@ -319,6 +336,7 @@ pub struct Worker {
 
 /// What a worker runs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Request {
     /// `GET`.
     pub method: String,

@@ -69,7 +69,7 @@ pub fn connect(invocation: &Invocation, deadline: Deadline) -> Result<Client> {
 
 fn stats(invocation: &Invocation, deadline: Deadline) -> Result<Stats> {
     let mut client = connect(invocation, deadline)?;
-    client.get(invocation.app.as_deref(), Verb::Stats, deadline)
+    client.stats(invocation.app.as_deref(), deadline)
 }
 
 /// Something of our own making, in the form of a reply or in that for people.
@@ -111,7 +111,7 @@ fn ask(invocation: &Invocation, verb: &Verb, deadline: Deadline) -> Result<()> {
     let paint = paint();
     print(&match verb {
         Verb::Ping => show::ping(&read::<Ping>(&line)?),
-        Verb::Stats => show::stats(&read::<Stats>(&line)?, client.path(), paint),
+        Verb::Stats => show::stats(&client::understood(read(&line)?)?, client.path(), paint),
         Verb::Reload => show::reloaded(&read::<Reloaded>(&line)?),
         Verb::Scale(_) => show::scaled(&read::<Scaled>(&line)?),
         Verb::Recycle { .. } => show::recycled(&read::<Recycled>(&line)?),

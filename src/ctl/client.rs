@@ -12,7 +12,7 @@ use nix::sys::time::TimeVal;
 use serde::de::DeserializeOwned;
 
 use super::{Error, Exit, Result};
-use crate::control::{Ping, Request, Verb, read_reply};
+use crate::control::{Ping, Request, SCHEMA, Stats, Verb, read_reply};
 
 /// No reply is as long; a server that goes on and on is none of ours.
 const LONGEST_REPLY: usize = 64 << 20;
@@ -99,6 +99,10 @@ impl Client {
         self.get(None, Verb::Ping, deadline)
     }
 
+    pub fn stats(&mut self, app: Option<&str>, deadline: Deadline) -> Result<Stats> {
+        understood(self.get(app, Verb::Stats, deadline)?)
+    }
+
     /// Waits until the server has closed the connection, or is gone.
     pub fn wait_end(&mut self, deadline: Deadline) -> Result<()> {
         loop {
@@ -140,6 +144,24 @@ impl Client {
                 Error::new(Exit::TimedOut, message)
             }
             _ => Error::new(Exit::Failed, format!("cannot talk over {path}: {error}")),
+        }
+    }
+}
+
+/// Statistics in which every field means what it means here.
+///
+/// # Errors
+/// [`Exit::Failed`] when they are of another schema.
+pub fn understood(stats: Stats) -> Result<Stats> {
+    match stats.schema {
+        SCHEMA => Ok(stats),
+        other => {
+            let version = super::show::escape(&stats.server.version);
+            let message = format!(
+                "the server speaks of statistics in schema {other}, this program in {SCHEMA}; \
+                 use the rswsgictl of rswsgi {version}, or --json"
+            );
+            Err(Error::new(Exit::Failed, message))
         }
     }
 }
@@ -280,6 +302,17 @@ mod tests {
             (error.exit, error.message.as_str()),
             (Exit::Failed, "x\nT\nE")
         );
+    }
+
+    #[test]
+    fn an_earlier_server_is_understood_and_a_later_schema_is_not() {
+        let stats = |schema| {
+            let app = r#"{"name":"shop","workers":[{"slot":1}]}"#;
+            let line = format!(r#"{{"ok":true,"schema":{schema},"apps":[{app}],"later":1}}"#);
+            understood(read_reply(line.as_bytes()).unwrap())
+        };
+        assert_eq!(stats(SCHEMA).unwrap().apps[0].workers[0].slot, 1);
+        assert_eq!(stats(SCHEMA + 1).unwrap_err().exit, Exit::Failed);
     }
 
     #[test]

@@ -104,9 +104,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// A message to the person, beside the answer.
+/// A message to the person, beside the answer; names of files in it are anybody's.
 fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "rswsgictl: {text}");
+    let _ = writeln!(io::stderr(), "rswsgictl: {}", show::escape_lines(text));
 }
 
 /// `println!` would panic when nobody reads; a reader that has seen enough (`| head`) is no failure.

@@ -7,8 +7,8 @@ use serde_json::json;
 use super::client::Deadline;
 use super::command::{Invocation, Output, Until};
 use super::{Error, Exit, Result, find, print, show};
+use crate::control::Ping;
 use crate::control::stats::Stats;
-use crate::control::{Ping, Verb};
 
 /// Between two looks: nothing says when a socket appears in one of several directories.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 pub fn wait(invocation: &Invocation, until: Until, deadline: Deadline) -> Result<()> {
     let since = Instant::now();
+    let mut before: Option<Error> = None;
     loop {
         let error = match look(invocation, until, deadline) {
             Ok(ping) => return report(invocation, until, &ping, since.elapsed()),
@@ -27,9 +28,15 @@ pub fn wait(invocation: &Invocation, until: Until, deadline: Deadline) -> Result
         }
         let now = Instant::now();
         if deadline.is_some_and(|deadline| now + PAUSE >= deadline) {
-            let message = format!("gave up waiting: {error}");
+            // A look that was cut short by the end tells less than the one before.
+            let reason = match error.exit {
+                Exit::TimedOut => before.unwrap_or(error),
+                _ => error,
+            };
+            let message = format!("gave up waiting: {reason}");
             return Err(Error::new(Exit::TimedOut, message));
         }
+        before = Some(error);
         std::thread::sleep(PAUSE);
     }
 }
@@ -40,7 +47,7 @@ fn look(invocation: &Invocation, until: Until, deadline: Deadline) -> Result<Pin
     let (mut client, _) = find::server(invocation, soon)?;
     let ping = client.ping(soon)?;
     if until == Until::Ready {
-        let stats: Stats = client.get(invocation.app.as_deref(), Verb::Stats, soon)?;
+        let stats = client.stats(invocation.app.as_deref(), soon)?;
         if let Some(reason) = unready(&stats) {
             return Err(Error::new(Exit::Failed, reason));
         }

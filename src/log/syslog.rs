@@ -72,8 +72,7 @@ impl Syslog {
             Some(path) => syslog::unix_custom(format, path),
             None => syslog::unix(format),
         };
-        let logger = logger.map_err(|error| io::Error::other(error.to_string()))?;
-        Ok(self.logger.insert(logger))
+        Ok(self.logger.insert(logger.map_err(plain)?))
     }
 
     fn send(&mut self, level: Level, pid: u32, text: &str) -> io::Result<()> {
@@ -100,7 +99,18 @@ fn send(
         Level::Info => logger.info(message),
         Level::Debug => logger.debug(message),
     };
-    done.map_err(|error| io::Error::other(error.to_string()))
+    done.map_err(plain)
+}
+
+/// The innermost reason, which is the one of the system.
+fn plain(error: syslog::Error) -> io::Error {
+    match error {
+        syslog::Error::Write(error) | syslog::Error::Io(error) => error,
+        syslog::Error::Initialization(inner) => match inner.downcast::<syslog::Error>() {
+            Ok(inner) => plain(*inner),
+            Err(other) => io::Error::other(other.to_string()),
+        },
+    }
 }
 
 impl Sink for Syslog {

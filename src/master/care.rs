@@ -9,7 +9,7 @@ use crate::config::{Recycling, Settings};
 use crate::log::{self, Allowed, Throttle};
 use crate::python::SOFT_DEADLINE;
 use crate::schedule::stuck::{Action, Running, Watch};
-use crate::scoreboard::{Counter, Row, Scoreboard};
+use crate::scoreboard::{Counter, Row, Scoreboard, State};
 use crate::sys::clock::{MILLISECOND, Nanos, SECOND, nanos};
 use crate::sys::process;
 
@@ -19,6 +19,9 @@ const SAMPLE: Nanos = 5 * SECOND;
 const CONFIRM: Nanos = SECOND;
 /// Samples in a row over the limit that make a worker too large.
 const CONFIRMED: u32 = 3;
+
+/// Until the next look at a request whose time stands still.
+const LATER: Nanos = 200 * MILLISECOND;
 
 /// Requests per second whose slowness is logged.
 const SLOW_PER_SECOND: u32 = 5;
@@ -76,12 +79,15 @@ impl Care {
     }
 }
 
-fn running(row: &Row) -> Option<Running> {
+/// What runs, and until when it may. While its worker waits for a slow client its time stands still;
+/// how much that comes to is known afterwards.
+fn running(row: &Row, now: Nanos) -> Option<Running> {
     let since = row.request_since()?;
-    Some(Running {
-        since,
-        deadline: row.deadline(),
-    })
+    let deadline = match row.state() {
+        State::Writing => row.deadline().max(now + LATER),
+        _ => row.deadline(),
+    };
+    Some(Running { since, deadline })
 }
 
 impl Workers {
@@ -95,7 +101,7 @@ impl Workers {
     ) -> Option<Nanos> {
         let occupied = || (0..self.processes.len()).filter(|slot| self.processes[*slot].is_some());
         let requests = occupied().filter_map(|slot| {
-            let running = running(scoreboard.row(slot))?;
+            let running = running(scoreboard.row(slot), now)?;
             care.watch.wake_at(slot, running)
         });
         let next_request = [care.request_timeout, care.slow_request]
@@ -173,7 +179,7 @@ impl Workers {
 
     fn enforce(&mut self, care: &mut Care, slot: usize, scoreboard: &Scoreboard, now: Nanos) {
         let row = scoreboard.row(slot);
-        let Some(action) = care.watch.judge(slot, running(row), now) else {
+        let Some(action) = care.watch.judge(slot, running(row, now), now) else {
             return;
         };
         let Some(process) = &self.processes[slot] else {

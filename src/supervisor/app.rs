@@ -316,9 +316,9 @@ impl App {
         };
         let patience = nanos(generation.settings.limits.kill_timeout) + PATIENCE;
         generation.scoreboard.rows().iter().any(|row| {
-            let stuck =
-                row.request_since().is_some() && row.deadline() < now.saturating_sub(patience);
-            row.state() != State::Dead && !stuck
+            let late = row.deadline() < now.saturating_sub(patience);
+            let runs = row.request_since().is_some() && row.state() != State::Writing;
+            row.state() != State::Dead && !(runs && late)
         })
     }
 

@@ -18,6 +18,7 @@ const CLIENT_LEFT: u16 = 499;
 
 impl Worker<'_> {
     /// Bytes have come on a connection.
+    #[inline]
     pub(super) fn account_arrival(&mut self, id: usize, was_idle: bool) {
         if self.pen.is_none() {
             return;
@@ -38,6 +39,7 @@ impl Worker<'_> {
     }
 
     /// The application runs from now on.
+    #[inline]
     pub(super) fn account_start(&mut self, id: usize, head: &Head<'_, '_>) {
         let Some(pen) = &mut self.pen else {
             return;
@@ -68,6 +70,7 @@ impl Worker<'_> {
     }
 
     /// The application has ended after `app`; the response may still wait for the client.
+    #[inline]
     pub(super) fn account_outcome(
         &mut self,
         id: usize,
@@ -75,6 +78,9 @@ impl Worker<'_> {
         outcome: &Outcome,
         app: Nanos,
     ) {
+        if self.pen.is_none() {
+            return;
+        }
         let connection = &mut self.connections[id];
         // What has come behind it is the next request.
         connection.arrived = connection.received;
@@ -93,7 +99,11 @@ impl Worker<'_> {
     }
 
     /// So many bytes have been sent since the last call; `is_pending`: the rest waits for the client.
+    #[inline]
     pub(super) fn account_sent(&mut self, id: usize, sent: u64, is_pending: bool) {
+        if self.pen.is_none() {
+            return;
+        }
         let connection = &mut self.connections[id];
         let Some(mut ticket) = connection.ticket.take() else {
             return;
@@ -130,6 +140,9 @@ impl Worker<'_> {
 
     /// The connection is closed, whatever was going on.
     pub(super) fn account_close(&mut self, connection: &mut Connection) {
+        if self.pen.is_none() {
+            return;
+        }
         let Some(mut ticket) = connection.ticket.take() else {
             return;
         };

@@ -15,8 +15,8 @@ use crate::http::response::{
     After, Asked, Body as Sending, Delimiter, Delivery, LAST_CHUNK, Method, ResponseHead,
     chunk_prefix, framing, write_head,
 };
+use crate::sys::forks;
 use crate::sys::socket::{self, Push};
-use crate::sys::{clock, forks};
 use crate::wsgi::{Body, Start, Unsent, Wire, deadline};
 
 /// Bodies up to this size are copied behind their head: one buffer is cheaper than two.
@@ -333,9 +333,8 @@ impl Outlet {
         while self.queued > self.bound {
             let before = self.queued;
             let socket = self.socket.as_fd();
-            let began = clock::now();
-            let waited = py.detach(|| socket::wait_writable(socket, patience));
-            deadline::postpone(clock::now() - began);
+            let wait = || socket::wait_writable(socket, patience);
+            let waited = deadline::suspended(|| py.detach(wait));
             match waited {
                 Ok(true) => self.push(py)?,
                 Ok(false) | Err(_) => {

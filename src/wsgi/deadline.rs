@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
-use crate::scoreboard::Row;
+use crate::scoreboard::{Row, State};
 use crate::sys::clock::{self, Nanos, SECOND};
 
 pyo3::create_exception!(
@@ -35,11 +35,18 @@ pub fn seconds(deadline: Nanos) -> f64 {
     }
 }
 
-/// Time that the application has spent waiting for a slow client is not its own.
-pub fn postpone(by: Nanos) {
-    if let Some(row) = ROW.get() {
-        row.set_deadline(row.deadline().saturating_add(by));
-    }
+/// Waits for a slow client: the application's time stands still, and its master knows why.
+pub fn suspended<T>(wait: impl FnOnce() -> T) -> T {
+    let Some(row) = ROW.get() else {
+        return wait();
+    };
+    let (state, began) = (row.state(), clock::now());
+    row.set_state(State::Writing);
+    let result = wait();
+    let waited = clock::now().saturating_sub(began);
+    row.set_deadline(row.deadline().saturating_add(waited));
+    row.set_state(state);
+    result
 }
 
 /// Gives the running request at least `seconds` more from now on. Returns its deadline.

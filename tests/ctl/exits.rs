@@ -103,6 +103,7 @@ fn wrong_usage_is_2() {
         &["--timeout", "soon", "ping"],
         &["top", "--interval", "1ms"],
         &["top", "--width", "5"],
+        &["top", "--once", "--json"],
         &["completions", "csh"],
         // Not into a pipe.
         &["top"],
@@ -134,7 +135,16 @@ fn no_permission_is_5() {
         "ping",
     ];
     let program = dir.file("rswsgictl");
-    std::fs::copy(env!("CARGO_BIN_EXE_rswsgictl"), &program).expect("copy the program");
+    // By another process: a child of another test would inherit the file while it is written, and what
+    // is being written cannot be executed.
+    let copy = Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_rswsgictl"))
+        .arg(&program)
+        .status();
+    assert!(
+        copy.is_ok_and(|status| status.success()),
+        "copy the program"
+    );
     let as_other = |words: &[&str]| match nix::unistd::geteuid().is_root() {
         false => ctl(dir.path(), words),
         true => {
@@ -160,7 +170,7 @@ fn no_permission_is_5() {
 fn requests_say_what_the_command_line_said() {
     let dir = Scratch::new();
     let path = dir.file("a.control");
-    let server = FakeServer::new(&path, |_| Refused::new(Kind::Unavailable, "no").into());
+    let server = FakeServer::new(&path, |_| Refused::new(Kind::Failed, "no").into());
     let place = path.to_str().expect("a plain path");
     for (words, verb) in [
         (&["ping"][..], Verb::Ping),
@@ -229,6 +239,6 @@ fn stop_waits_for_the_end_and_not_for_ever() {
         };
         Answer::Reply(Reply::Stopping(Stopping { stopping }))
     });
-    let said = ctl(dir.path(), &["--timeout", "200ms", "stop"]).ended(4);
+    let said = ctl(dir.path(), &["--timeout", "1s", "stop"]).ended(4);
     said.complains(&["has not ended in time"]);
 }

@@ -117,14 +117,7 @@ fn waiting_for_readiness_survives_a_restart() {
     said.shows(&["answers"]);
     ctl(
         place.path(),
-        &[
-            "--control",
-            control,
-            "--timeout",
-            "200ms",
-            "wait",
-            "--ready",
-        ],
+        &["--control", control, "--timeout", "1s", "wait", "--ready"],
     )
     .ended(4)
     .complains(&["does not serve"]);

@@ -4,7 +4,7 @@ use crate::support::ctl::settle;
 use crate::support::{Answer, FakeServer, PATIENCE, Pid, Scratch, wait_until};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::Signal;
-use rswsgi::control::{Kind, Refused, Reply, Request, Verb, stats};
+use rswsgi::control::{Kind, Refused, Reply, Request, SCHEMA, Verb, stats};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -201,6 +201,7 @@ fn reply(request: &Request) -> Answer {
     match &request.verb {
         Verb::Stats => {
             let mut stats = stats::Stats {
+                schema: SCHEMA,
                 server: crate::support::fake::process(),
                 ..stats::Stats::default()
             };
@@ -267,6 +268,28 @@ fn it_follows_the_size_of_the_terminal() {
             assert!(!top.shown().contains("panicked"));
         }
     }
+    top.press("q");
+    assert_eq!(top.end().code(), Some(0));
+}
+
+/// Ctrl-Z gives the terminal back and takes it again; in between the program would be stopped, if its
+/// session had a shell.
+#[test]
+fn everything_is_drawn_again_after_a_pause() {
+    let dir = Scratch::new();
+    let server = server(&dir);
+    let mut top = Terminal::start(dir.path(), &server.path);
+    top.wait_for("workers: 3");
+    let before = top.shown().len();
+    top.press("\x1a");
+    wait_until("a second screen", || {
+        let since = &top.shown()[before..];
+        let (left, entered) = (since.find("\x1b[?1049l")?, since.rfind("\x1b[?1049h")?);
+        assert!(left < entered);
+        screen(&since[entered..])
+            .contains("workers: 3")
+            .then_some(())
+    });
     top.press("q");
     assert_eq!(top.end().code(), Some(0));
 }

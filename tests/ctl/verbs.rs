@@ -107,10 +107,9 @@ fn config_says_what_is_in_force_and_where_it_comes_from() {
         line.unwrap_or_else(|| panic!("no {name} in {said:?}"))
             .to_owned()
     };
-    let limit = line("max-requests");
     assert!(
-        limit.contains("RSWSGI_MAX_REQUESTS") && limit.ends_with(" 7"),
-        "{limit}"
+        line("max-requests").contains("RSWSGI_MAX_REQUESTS")
+            && line("max-requests").ends_with(" 7")
     );
     assert!(line("workers").contains("--workers"));
     assert!(line("script-name").ends_with("\"\""));
@@ -255,14 +254,16 @@ fn logs_are_steered() {
     }
     let server = shop().start();
     ask(&server, &["reopen"]).done();
-    for (words, level) in [
-        (&["log-level"][..], "info"),
-        (&["log-level", "debug"], "debug"),
-        (&["log-level"], "debug"),
-    ] {
-        assert_eq!(json(&server, words)["level"], level);
-    }
-    ask(&server, &["log-level", "sideways"]).ended(1);
+    server.log.wait_for("opening log files anew");
+    assert_eq!(json(&server, &["log-level"])["level"], "info");
+    assert_eq!(json(&server, &["log-level", "debug"])["level"], "debug");
+    assert_eq!(json(&server, &["log-level"])["level"], "debug");
+    // The workers hear of it, too.
+    ask(&server, &["recycle"]).done();
+    server.log.wait_for("debug: ");
+    ask(&server, &["log-level", "sideways"])
+        .ended(1)
+        .complains(&["a level is error, warning, info or debug"]);
 }
 
 #[test]
@@ -278,7 +279,7 @@ fn stop_returns_when_the_server_has_ended() {
     // The request that runs is finished first.
     let control = server.dir().join("run/shop.control");
     let control = control.to_str().expect("a plain path");
-    let words = ["--control", control, "--timeout", "300ms", "stop"];
+    let words = ["--control", control, "--timeout", "1s", "stop"];
     let said = ctl(server.dir(), &words).ended(4);
     said.complains(&["has not ended in time"]);
     gate.open();

@@ -118,7 +118,9 @@ fn turn(
                     // Continues here on SIGCONT.
                     let _ = raise(Signal::SIGTSTP);
                     take()?;
-                    terminal.clear()?;
+                    // Draws everything. `Terminal::clear` would ask the terminal for its cursor, and the
+                    // answer goes to the thread that reads keys.
+                    terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
                 }
             }
             match events.try_recv() {

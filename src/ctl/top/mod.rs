@@ -17,16 +17,19 @@ use ratatui::layout::Rect;
 
 use super::ask;
 use super::client::{Client, Deadline};
-use super::command::{Invocation, Top};
+use super::command::{Invocation, Output, Top};
 use super::show::Paint;
 use super::{Error, Exit, Result, print};
-use crate::control::Verb;
 use draw::Palette;
 use model::Model;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
 pub fn run(invocation: &Invocation, options: Top, deadline: Deadline) -> Result<()> {
+    if invocation.output == Output::Json {
+        let message = "top draws and prints no JSON: stats does";
+        return Err(Error::new(Exit::Usage, message));
+    }
     if options.once {
         let client = ask::connect(invocation, deadline)?;
         return once(invocation, options, client, deadline);
@@ -48,11 +51,11 @@ fn once(
 ) -> Result<()> {
     let app = invocation.app.as_deref();
     let mut model = Model::new(client.path().to_string_lossy().into_owned());
-    model.look(client.get(app, Verb::Stats, deadline)?);
+    model.look(client.stats(app, deadline)?);
     if let Some(interval) = options.interval {
         std::thread::sleep(interval);
         let deadline = super::client::deadline(invocation.timeout.or(Some(watch::PATIENCE)));
-        model.look(client.get(app, Verb::Stats, deadline)?);
+        model.look(client.stats(app, deadline)?);
     }
     let terminal = crossterm::terminal::size().ok();
     let (wide, high) = terminal

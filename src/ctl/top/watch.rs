@@ -44,7 +44,7 @@ fn look(client: &mut Option<Client>, path: &Path, app: Option<&str>) -> Result<S
         Some(client) => client,
         None => client.insert(Client::connect(path, deadline)?),
     };
-    client.get(app, Verb::Stats, deadline)
+    client.stats(app, deadline)
 }
 
 /// Asks for one stack, over a connection of its own: a worker in C code may take its time.
