@@ -15,7 +15,9 @@ use crate::http::{self, Parsed};
 use crate::log;
 use crate::python::Failure;
 use crate::sys::clock::{self, MILLISECOND};
-use crate::wsgi::{Application, Body, Outcome, Peer, Request, RequestBody, Start, Unsent, Wire};
+use crate::wsgi::{
+    Application, Body, End, Outcome, Peer, Request, RequestBody, Start, Unsent, Wire,
+};
 
 /// Where responses go that nobody reads.
 struct Void;
@@ -26,7 +28,7 @@ impl Wire for Void {
         _py: Python<'_>,
         _start: Option<Start<'_>>,
         _body: Body<'_, '_>,
-        _end: bool,
+        _end: End,
     ) -> Result<(), Unsent> {
         Ok(())
     }

@@ -8,7 +8,7 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 use pyo3::prelude::*;
 
 use super::connection::Connection;
-use super::outlet::Outlet;
+use super::outlet::{Outlet, Transport};
 use super::{FIRST_LISTENER, Id, NUDGE, ORDERS, SIGNAL, TURN, Worker};
 use crate::log;
 use crate::net::Listener;
@@ -119,7 +119,12 @@ impl Worker<'_> {
             self.close_oldest_idle();
         }
         let limits = &self.settings.limits;
-        let outlet = Outlet::new(socket, limits.output_buffer, limits.send_timeout);
+        let transport = match peer {
+            Peer::Inet(_) => Transport::Tcp,
+            Peer::Local => Transport::Unix,
+        };
+        let (bound, patience) = (limits.output_buffer, limits.send_timeout);
+        let outlet = Outlet::new(socket, transport, bound, patience);
         let mut connection = Connection::new(outlet, listener, peer);
         connection.deadline = self.now + nanos(limits.head_timeout);
         let deadline = connection.deadline;

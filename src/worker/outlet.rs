@@ -4,9 +4,10 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{ErrorKind, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use nix::sys::socket::Shutdown;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -17,7 +18,7 @@ use crate::http::response::{
 };
 use crate::sys::forks;
 use crate::sys::socket::{self, Push};
-use crate::wsgi::{Body, Start, Unsent, Wire, deadline};
+use crate::wsgi::{Body, End, Start, Unsent, Wire, deadline};
 
 /// Bodies up to this size are copied behind their head: one buffer is cheaper than two.
 const COPY: usize = 16 * 1024;
@@ -70,10 +71,21 @@ pub struct Outlet {
     head: usize,
     /// The rendered fields of the response, if they are wanted.
     kept: Option<Vec<u8>>,
+    transport: Transport,
+    /// How the last bytes of a response go: those that the end of the connection follows at once can
+    /// wait for it.
+    last: Push,
+}
+
+/// What carries the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    Tcp,
+    Unix,
 }
 
 impl Outlet {
-    pub fn new(socket: OwnedFd, bound: usize, patience: Duration) -> Self {
+    pub fn new(socket: OwnedFd, transport: Transport, bound: usize, patience: Duration) -> Self {
         Self {
             socket,
             asked: Asked {
@@ -88,6 +100,8 @@ impl Outlet {
             assembly: Vec::new(),
             bound,
             patience,
+            transport,
+            last: Push::Now,
             sent: 0,
             head: 0,
             kept: None,
@@ -111,6 +125,7 @@ impl Outlet {
     pub fn expect(&mut self, asked: Asked) {
         self.asked = asked;
         self.delivery = None;
+        self.last = Push::Now;
         self.head = 0;
         if let Some(kept) = &mut self.kept {
             kept.clear();
@@ -119,6 +134,14 @@ impl Outlet {
 
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+
+    /// Sends the end of the connection, with what was held back for it in one segment. The close alone
+    /// would drop that if the client has sent something more: it would be a reset (RFC 9112 §9.6).
+    pub fn send_end(&self) {
+        if self.last == Push::MoreFollows {
+            let _ = nix::sys::socket::shutdown(self.socket.as_raw_fd(), Shutdown::Write);
+        }
     }
 
     pub fn is_gone(&self) -> bool {
@@ -189,7 +212,7 @@ impl Outlet {
                 return Ok(());
             }
             let parts = [IoSlice::new(&self.assembly)];
-            let taken = offer(&self.socket, &parts, Push::Now)?;
+            let taken = offer(&self.socket, &parts, self.last)?;
             self.sent += taken as u64;
             if taken < self.assembly.len() {
                 self.enqueue_assembly(taken);
@@ -355,7 +378,7 @@ impl Outlet {
         py: Python<'_>,
         start: Option<Start<'_>>,
         body: Body<'_, '_>,
-        end: bool,
+        end: End,
     ) -> Result<(), Unsent> {
         self.assembly.clear();
         if let Some(Start { response, length }) = start {
@@ -380,6 +403,10 @@ impl Outlet {
             }
         }
         let delivery = self.delivery.expect("the first call brings the head");
+        if end == End::Final && delivery.after() == After::Close && self.transport == Transport::Tcp
+        {
+            self.last = Push::MoreFollows;
+        }
         if delivery.body == Sending::Discard {
             return Ok(self.dispatch(py, &[], b"")?);
         }
@@ -395,7 +422,7 @@ impl Outlet {
                 self.assembly
                     .extend_from_slice(chunk_prefix(size, &mut room));
             }
-            tail = match (size > 0, end) {
+            tail = match (size > 0, end != End::Open) {
                 (true, true) => b"\r\n0\r\n\r\n",
                 (true, false) => b"\r\n",
                 (false, true) => LAST_CHUNK,
@@ -426,7 +453,7 @@ impl Outlet {
             }
         }
         // What is complete needs nobody to wait for it.
-        if !end {
+        if end == End::Open {
             self.wait_for_reader(py)?;
         }
         Ok(())
@@ -458,7 +485,7 @@ impl Wire for Outlet {
         py: Python<'_>,
         start: Option<Start<'_>>,
         body: Body<'_, '_>,
-        end: bool,
+        end: End,
     ) -> Result<(), Unsent> {
         // A forked child has no business with the connections of its parent.
         if self.is_gone() || forks::is_child() {

@@ -395,6 +395,7 @@ impl Worker<'_> {
                 Step::Wait
             }
             Verdict::Close => {
+                connection.outlet().send_end();
                 self.close(id);
                 Step::Closed
             }

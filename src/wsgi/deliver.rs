@@ -5,8 +5,9 @@ use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use super::Outcome;
 use super::deadline::RequestTimeout;
-use super::exchange::{End, Exchange, Refused, as_bytes};
+use super::exchange::{Exchange, Refused, as_bytes};
 use super::file::FileWrapper;
+use super::wire::End;
 use crate::http::{Head, Pages};
 use crate::python;
 
@@ -101,7 +102,7 @@ fn one(
     block: &Bound<'_, PyAny>,
 ) -> Result<Option<String>, Refused> {
     let block = as_bytes(block)?;
-    exchange.send(py, std::slice::from_ref(block), End::Here)?;
+    exchange.send(py, std::slice::from_ref(block), End::Final)?;
     exchange.finish(py)
 }
 
@@ -113,7 +114,7 @@ fn many<'py>(
 ) -> Result<Option<String>, Refused> {
     let blocks: PyResult<Vec<Bound<'py, PyBytes>>> =
         blocks.map(|block| as_bytes(&block).cloned()).collect();
-    exchange.send(py, &blocks?, End::Here)?;
+    exchange.send(py, &blocks?, End::Final)?;
     exchange.finish(py)
 }
 

@@ -8,7 +8,7 @@ use pyo3::sync::MutexExt;
 use pyo3::types::{PyBytes, PyList, PyString};
 
 use super::response::Response;
-use super::wire::{Body, Start, Unsent, Wire};
+use super::wire::{Body, End, Start, Unsent, Wire};
 use crate::http::page::Form;
 use crate::http::response;
 use crate::python;
@@ -154,15 +154,6 @@ impl Exchange {
             Err(Refused::Error(error)) => Err(error),
         }
     }
-}
-
-/// What the caller knows of the rest of the body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// More may come.
-    Open,
-    /// These are the last bytes.
-    Here,
 }
 
 impl Exchange {
@@ -385,11 +376,11 @@ impl State {
             None => self.is_bodyless(),
         };
         let short = self.response.declared_length.is_some() && !complete;
-        let ended = complete || (end == End::Here && !short);
+        let ended = complete || (end != End::Open && !short);
         let known = match (self.response.declared_length, end) {
             (Some(declared), _) => Some(declared),
             // Without a body there is nothing to know the length from.
-            (None, End::Here) if !self.is_bodyless() => Some(length),
+            (None, End::Here | End::Final) if !self.is_bodyless() => Some(length),
             (None, _) => None,
         };
         let start = (self.phase == Phase::Started).then_some(Start {
@@ -402,7 +393,12 @@ impl State {
         self.phase = Phase::Sent;
         self.ended = ended;
         let wire = self.wire.as_mut().expect("begin() put it there");
-        wire.send(py, start, body, ended)?;
+        let end = match (ended, end) {
+            (false, _) => End::Open,
+            (true, End::Final) => End::Final,
+            (true, _) => End::Here,
+        };
+        wire.send(py, start, body, end)?;
         Ok(())
     }
 }

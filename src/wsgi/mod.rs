@@ -14,7 +14,7 @@ mod wire;
 
 pub use environ::{Origin, Peer, Request, RequestBody, UnderscoreFields};
 pub use file::FileWrapper;
-pub use wire::{Body, Start, Unsent, Wire};
+pub use wire::{Body, End, Start, Unsent, Wire};
 
 use pyo3::prelude::*;
 

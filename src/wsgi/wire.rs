@@ -25,6 +25,17 @@ pub enum Body<'a, 'py> {
     },
 }
 
+/// What is known of the rest of the body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// More may come.
+    Open,
+    /// These are the last bytes.
+    Here,
+    /// These are the last bytes, and the application does nothing more for this request.
+    Final,
+}
+
 /// Why a response cannot be sent on.
 #[derive(Debug)]
 pub enum Unsent {
@@ -39,13 +50,13 @@ pub enum Unsent {
 /// `send` hands bytes to the kernel before it returns, or keeps a reference to them and guarantees
 /// that transmission continues (PEP 3333, "Buffering and Streaming"). It may wait for a slow client.
 pub trait Wire: Send + Any {
-    /// `start` comes with the first call and only then; after `end` nothing more is sent.
+    /// `start` comes with the first call and only then; after the end nothing more is sent.
     fn send(
         &mut self,
         py: Python<'_>,
         start: Option<Start<'_>>,
         body: Body<'_, '_>,
-        end: bool,
+        end: End,
     ) -> Result<(), Unsent>;
 
     /// The response cannot be completed: the client must see that it was cut.

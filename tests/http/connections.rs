@@ -188,3 +188,52 @@ fn clients_that_vanish_at_any_point_harm_nobody() {
     server.get("/hello").assert_text("hello\n");
     assert_eq!(server.workers(), workers, "a worker ended");
 }
+
+/// The last response and the end of the connection go out together; what the client has sent besides
+/// turns the close into a reset, which must not take the response with it.
+#[test]
+fn the_last_response_reaches_a_client_that_goes_on_sending() {
+    let server = basic();
+    for _ in 0..20 {
+        let mut client = server.connect();
+        let request = "GET /hello HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+        // More than is read at once.
+        client.send(format!("{request}{}", "x".repeat(200_000)));
+        client.response().assert_text("hello\n");
+    }
+}
+
+#[test]
+fn the_last_response_does_not_wait_for_what_the_application_does_after_it() {
+    if !only_rswsgi("how soon bytes are sent") {
+        return;
+    }
+    let application = r#"
+from talk import wait_at
+
+class Response:
+    def __iter__(self):
+        yield b"hello\n"
+
+    def __len__(self):
+        return 1
+
+    def close(self):
+        wait_at("gate")
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Length", "6")])
+    return Response()
+"#;
+    let server = Server::new()
+        .app("closing")
+        .file("closing.py", application)
+        .start();
+    let gate = server.gate("gate");
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    client.response().assert_text("hello\n");
+    gate.open();
+    client.expect_end();
+    server.finish();
+}
