@@ -36,6 +36,8 @@ impl TestDir {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path =
             std::env::temp_dir().join(format!("rswsgi-test-{}-{number}", std::process::id()));
+        // What a test that failed has kept, of a process that had the same number.
+        let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(path.join("run")).expect("create the directory of the test");
         TestDir(path.canonicalize().expect("the directory was just made"))
     }
