@@ -42,18 +42,8 @@ pub fn json(out: &mut Vec<u8>, value: &[u8]) {
     out.extend_from_slice(shown.replace('\u{7f}', "\\u007f").as_bytes());
 }
 
-pub fn number(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
+pub fn number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// `1.234`: milliseconds with their microseconds, or seconds with their milliseconds.

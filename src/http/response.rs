@@ -304,7 +304,7 @@ pub fn write_head(out: &mut Vec<u8>, head: &ResponseHead<'_>) {
     match head.delivery.delimiter {
         Delimiter::Length(length) => {
             out.extend_from_slice(b"Content-Length: ");
-            push_decimal(out, length);
+            out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
             out.extend_from_slice(b"\r\n");
         }
         Delimiter::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
@@ -315,20 +315,6 @@ pub fn write_head(out: &mut Vec<u8>, head: &ResponseHead<'_>) {
         Connection::KeepAlive => b"Connection: keep-alive\r\n\r\n",
         Connection::Close => b"Connection: close\r\n\r\n",
     });
-}
-
-fn push_decimal(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
 }
 
 /// The size line of a chunk of `size` bytes. Never 0, which would end the body: an empty item of
