@@ -1,9 +1,10 @@
 //! What the artefacts are linked with: the supervisor is Rust only, and the module takes the symbols
 //! of Python from the interpreter that loads it, whichever that is.
 
+use crate::support::module;
 use object::read::elf::ElfFile64;
 use object::{Object, ObjectSymbol};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 struct Links {
     needed: Vec<String>,
@@ -101,18 +102,6 @@ fn what_draws_is_in_the_control_program_alone() {
     for path in [env!("CARGO_BIN_EXE_rswsgi").into(), module()] {
         assert!(!draws(&path), "{} has grown", path.display());
     }
-}
-
-/// Where the supervisor finds it, too: beside the binary or in `deps/` beside it.
-fn module() -> PathBuf {
-    let dir = Path::new(env!("CARGO_BIN_EXE_rswsgi"))
-        .parent()
-        .expect("a binary is in a directory");
-    let places = [dir.join("deps/librswsgi.so"), dir.join("librswsgi.so")];
-    let found = places.iter().find(|path| path.exists());
-    found
-        .unwrap_or_else(|| panic!("none of {places:?}"))
-        .clone()
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `--user` and what goes with it, as root: who the application is, and that there is no way back.
 
-use crate::support::{Running, Server, only_rswsgi, python, skip, wait_until};
+use crate::support::{BUILT, Running, Server, module, only_rswsgi, python, skip, wait_until};
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 use std::fs;
@@ -99,15 +99,9 @@ fn server() -> Option<Server> {
         fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).expect("it is ours");
     }
     chown(&out, Some(NOBODY), Some(NOBODY)).expect("as root");
-    let built = Path::new(env!("CARGO_BIN_EXE_rswsgi"));
-    let module = ["librswsgi.so", "deps/librswsgi.so"]
-        .map(|name| built.with_file_name(name))
-        .into_iter()
-        .filter(|path| path.exists())
-        .max_by_key(|path| fs::metadata(path).and_then(|m| m.modified()).ok())
-        .expect("the module beside the program");
+    let built = Path::new(BUILT);
     fs::copy(built, bin.join("rswsgi")).expect("a copy of the program");
-    fs::copy(module, bin.join("librswsgi.so")).expect("a copy of the module");
+    fs::copy(module(), bin.join("librswsgi.so")).expect("a copy of the module");
     let directory = server.dir().to_owned();
     Some(
         server

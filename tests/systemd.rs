@@ -1,6 +1,6 @@
 //! The units in `systemd/` under a real systemd, booted in namespaces for each test.
 
-use crate::support::{only_rswsgi, skip};
+use crate::support::{BUILT, module, only_rswsgi, skip};
 use nix::unistd::Uid;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -60,19 +60,13 @@ fn tree() -> Tree {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = format!("rswsgi-systemd-{}-{number}", std::process::id());
     let tree = Tree(std::env::temp_dir().join(name));
-    let built = Path::new(env!("CARGO_BIN_EXE_rswsgi"));
-    let module = ["librswsgi.so", "deps/librswsgi.so"]
-        .map(|name| built.with_file_name(name))
-        .into_iter()
-        .filter(|path| path.exists())
-        .max_by_key(|path| fs::metadata(path).and_then(|m| m.modified()).ok())
-        .expect("the module beside the program");
+    let built = Path::new(BUILT);
     let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
     let ctl = Path::new(env!("CARGO_BIN_EXE_rswsgictl"));
     let mut files = vec![
         (built.to_owned(), "usr/bin/rswsgi".to_owned()),
         (ctl.to_owned(), "usr/bin/rswsgictl".to_owned()),
-        (module, "usr/lib/rswsgi/librswsgi.so".to_owned()),
+        (module(), "usr/lib/rswsgi/librswsgi.so".to_owned()),
         (
             units.join("rswsgi.sysusers"),
             "usr/lib/sysusers.d/rswsgi.conf".to_owned(),

@@ -1,28 +1,14 @@
 //! Upgrade on SIGUSR2: another program in the same process, with the same listeners and workers.
 
 use crate::support::server::Address;
-use crate::support::{Client, Load, Running, Server, only_rswsgi, wait_until};
+use crate::support::{BUILT, Client, Load, Running, Server, module, only_rswsgi, wait_until};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 fn ours() -> bool {
     only_rswsgi("an upgrade in the same process")
-}
-
-const BUILT: &str = env!("CARGO_BIN_EXE_rswsgi");
-
-/// The extension module beside the program that was built.
-fn module() -> PathBuf {
-    if let Some(named) = std::env::var_os("RSWSGI_MODULE") {
-        return named.into();
-    }
-    let directory = Path::new(BUILT).parent().expect("a file in a directory");
-    let places = ["librswsgi.so", "deps/librswsgi.so"].map(|name| directory.join(name));
-    let age = |path: &PathBuf| path.metadata().and_then(|m| m.modified()).ok();
-    let newest = places.into_iter().max_by_key(age);
-    newest.expect("two places")
 }
 
 /// A server that runs from a copy of the program, `bin/rswsgi` in the directory of the test.

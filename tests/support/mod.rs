@@ -68,6 +68,21 @@ pub fn skip(reason: &str) {
     );
 }
 
+/// The program that was built.
+pub const BUILT: &str = env!("CARGO_BIN_EXE_rswsgi");
+
+/// The extension module that goes with it, where the supervisor finds it, too.
+pub fn module() -> PathBuf {
+    if let Some(named) = std::env::var_os("RSWSGI_MODULE") {
+        return named.into();
+    }
+    let places = ["librswsgi.so", "deps/librswsgi.so"];
+    let places = places.map(|name| PathBuf::from(BUILT).with_file_name(name));
+    let age = |path: &PathBuf| path.metadata().and_then(|m| m.modified()).ok();
+    let there = places.into_iter().filter(|path| path.exists());
+    there.max_by_key(age).expect("cargo has built it")
+}
+
 /// The directory of the applications under `tests/`.
 pub fn apps() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/apps")
