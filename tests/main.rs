@@ -4,6 +4,7 @@
 
 mod control;
 mod ctl;
+mod daemon;
 mod elf;
 mod frameworks;
 mod http;

@@ -54,6 +54,7 @@ fn wheel() -> &'static Result<PathBuf, String> {
             "benches",
             "examples",
             "man",
+            "packaging",
             "systemd",
         ];
         // With their times, so that cargo knows what it has compiled before.

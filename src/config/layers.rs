@@ -161,6 +161,14 @@ impl Layers {
         self.layers.iter().rev()
     }
 
+    /// Another default than the declared one, where that depends on other settings.
+    pub(super) fn set_default(&mut self, name: &str, text: &str) {
+        let is_lowest = |layer: &&mut Layer| layer.source == Source::Default;
+        if let Some(defaults) = self.layers.iter_mut().find(is_lowest) {
+            defaults.set(setting(name), vec![text.to_owned()]);
+        }
+    }
+
     /// Every setting but the actions, in the order of the table.
     pub(super) fn in_force(&self) -> Vec<InForce> {
         let lookup = |setting: &'static Setting| {

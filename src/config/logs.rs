@@ -27,7 +27,8 @@ pub(super) fn resolve(layers: &Layers) -> Result<LogSettings> {
 
 pub(super) fn error_log(layers: &Layers) -> Result<Destination> {
     layers.parsed("log", |text| {
-        Destination::read(text, Destination::Stderr, layers.base("log"))
+        let read = Destination::read(text, Destination::Stderr, layers.base("log"));
+        read.and_then(|place| reachable(layers, place))
     })
 }
 
@@ -42,6 +43,17 @@ pub(super) fn form(layers: &Layers) -> Result<Form> {
 pub(super) fn access_log(layers: &Layers) -> Result<Option<Destination>> {
     layers.parsed("access-log", |text| match text {
         "off" => Ok(None),
-        text => Destination::read(text, Destination::Stdout, layers.base("access-log")).map(Some),
+        text => Destination::read(text, Destination::Stdout, layers.base("access-log"))
+            .and_then(|place| reachable(layers, place))
+            .map(Some),
     })
+}
+
+/// Nobody reads the standard streams of a daemon.
+fn reachable(layers: &Layers, place: Destination) -> Result<Destination, String> {
+    let is_stream = matches!(place, Destination::Stdout | Destination::Stderr);
+    match is_stream && layers.switch("daemon").is_ok_and(|daemon| daemon) {
+        true => Err("a daemon has no standard streams: name a file, syslog or journal".to_owned()),
+        false => Ok(place),
+    }
 }

@@ -48,6 +48,9 @@ use crate::error::{Error, Exit, Result};
 use command::Arguments;
 use layers::{Layer, Layers};
 
+/// Where a daemon logs, which has no standard error.
+const DAEMON_LOG: &str = "syslog";
+
 /// What the program is asked to do.
 #[derive(Debug)]
 pub enum Invocation {
@@ -93,6 +96,9 @@ fn parse_in(
     };
     if let Some(path) = layers.path("config")? {
         layers.layers.splice(1..1, file::layers(&path)?);
+    }
+    if layers.switch("daemon")? {
+        layers.set_default("log", DAEMON_LOG);
     }
     if layers.switch("print-config")? {
         return Ok(Invocation::Print(example::write(&layers.in_force())));

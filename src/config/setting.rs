@@ -52,6 +52,7 @@ pub enum Kind {
 pub enum Section {
     Application,
     Privileges,
+    Process,
     Listening,
     Workers,
     Requests,
@@ -65,6 +66,7 @@ impl Section {
         match self {
             Section::Application => "Application",
             Section::Privileges => "Privileges",
+            Section::Process => "Process",
             Section::Listening => "Listening",
             Section::Workers => "Workers",
             Section::Requests => "Requests and responses",

@@ -35,6 +35,9 @@ pub struct Settings {
     pub before_fork: BeforeFork,
     pub interpreter: InterpreterSettings,
     pub privileges: Privileges,
+    /// Whether the server goes on in the background.
+    pub daemon: bool,
+    pub pid_file: Option<PathBuf>,
     /// Mount prefix: empty, or `/prefix` without a final slash.
     pub script_name: String,
     pub limits: Limits,
@@ -159,6 +162,8 @@ pub(super) fn resolve(layers: &Layers) -> Result<Settings> {
         before_fork: before_fork::resolve(layers)?,
         interpreter: resolve_interpreter(layers)?,
         privileges: privileges::resolve(layers)?,
+        daemon: layers.switch("daemon")?,
+        pid_file: layers.path("pid-file")?,
         script_name: layers.parsed("script-name", read_script_name)?,
         limits: resolve_limits(layers)?,
         recycling: resolve_recycling(layers)?,

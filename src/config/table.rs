@@ -31,6 +31,11 @@ const PRIVILEGES: Setting = Setting {
     section: Section::Privileges,
     ..APPLICATION
 };
+const PROCESS: Setting = Setting {
+    section: Section::Process,
+    takes_effect: Restart,
+    ..APPLICATION
+};
 const LISTENING: Setting = Setting {
     section: Section::Listening,
     takes_effect: Restart,
@@ -171,6 +176,26 @@ pub static SETTINGS: &[Setting] = &[
         long_help: "Without it set-user-ID and set-group-ID programs (sudo, some versions of sendmail) run without the \
             rights of their owner (PR_SET_NO_NEW_PRIVS).",
         ..PRIVILEGES
+    },
+    Setting {
+        name: "daemon",
+        kind: Switch,
+        help: "Go on in the background once the server is ready",
+        long_help: "The command that was launched waits for that and has the exit status of the start; what went wrong is \
+            printed. The daemon has no terminal and nothing on its standard streams, so that the log has to go \
+            elsewhere: to syslog, unless --log names a file or the journal. A service manager (systemd, a \
+            container) wants a server in the foreground.",
+        ..PROCESS
+    },
+    Setting {
+        name: "pid-file",
+        value: "FILE",
+        kind: Path,
+        help: "File with the process number of the server",
+        long_help: "It is locked (flock(2)): a second server with the same file does not start (status 69), and one \
+            that a crash has left is replaced. It is removed when the server stops, and stays over an upgrade \
+            (USR2).",
+        ..PROCESS
     },
     Setting {
         name: "bind",
@@ -483,7 +508,7 @@ pub static SETTINGS: &[Setting] = &[
         help: "Log: stderr, stdout, FILE, syslog[:FACILITY], journal",
         long_help: "When standard error is the journal of systemd, entries keep their level there. With a FILE, syslog or \
             journal, what the application prints goes there, too. Files are opened anew on USR1. \
-            syslog@PATH and journal@PATH name another socket than the usual one.",
+            syslog@PATH and journal@PATH name another socket than the usual one. The default of a --daemon is syslog.",
         ..LOGS
     },
     Setting {
@@ -593,103 +618,4 @@ pub fn setting(name: &str) -> &'static Setting {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeSet;
-
-    #[test]
-    fn names_flags_and_variables_are_unique() {
-        let count = SETTINGS.len();
-        let names: BTreeSet<_> = SETTINGS.iter().map(|s| s.name).collect();
-        assert_eq!(names.len(), count);
-        let variables: Vec<_> = SETTINGS.iter().filter_map(Setting::variable).collect();
-        assert_eq!(
-            variables.iter().collect::<BTreeSet<_>>().len(),
-            variables.len()
-        );
-        let shorts: Vec<_> = SETTINGS.iter().filter_map(|s| s.short).collect();
-        assert_eq!(shorts.iter().collect::<BTreeSet<_>>().len(), shorts.len());
-        assert!(!names.contains("help") && !names.contains("version"));
-    }
-
-    #[test]
-    fn names_are_lower_case_words_joined_by_dashes() {
-        for Setting { name, .. } in SETTINGS {
-            let word =
-                |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase());
-            assert!(name.split('-').all(word), "{name}");
-        }
-    }
-
-    #[test]
-    fn no_variable_is_used_for_something_else() {
-        for setting in SETTINGS {
-            let variable = setting.variable().unwrap_or_default();
-            assert!(!["RSWSGI_MODULE", "RSWSGI_UNDER_TEST"].contains(&variable.as_str()));
-        }
-    }
-
-    #[test]
-    fn defaults_are_values_of_their_kind() {
-        for setting in SETTINGS {
-            if let Some(default) = setting.default {
-                assert!(setting.kind.read(default).is_ok(), "{}", setting.name);
-            }
-            let alternative = matches!(setting.kind, List { .. } | Switch);
-            assert!(
-                !alternative || setting.default.is_none(),
-                "{}",
-                setting.name
-            );
-        }
-    }
-
-    #[test]
-    fn help_is_one_line_of_ascii_without_a_full_stop() {
-        for Setting { name, help, .. } in SETTINGS {
-            assert!(
-                !help.is_empty() && help.len() <= 75,
-                "{name}: {}",
-                help.len()
-            );
-            assert!(help.is_ascii() && !help.contains('\n'), "{name}");
-            assert!(!help.ends_with(['.', ' ']), "{name}");
-            assert!(help.starts_with(|c: char| c.is_ascii_uppercase()), "{name}");
-        }
-    }
-
-    #[test]
-    fn long_help_is_sentences() {
-        for Setting {
-            name, long_help, ..
-        } in SETTINGS
-        {
-            assert!(long_help.is_ascii() && !long_help.contains("  "), "{name}");
-            assert!(long_help.is_empty() || long_help.ends_with('.'), "{name}");
-        }
-    }
-
-    #[test]
-    fn the_default_that_depends_on_systemd_is_shown_too() {
-        assert!(setting("bind").help.contains(crate::config::DEFAULT_BIND));
-    }
-
-    #[test]
-    fn exactly_the_switches_have_no_value() {
-        for setting in SETTINGS {
-            let switch = matches!(setting.kind, Switch);
-            assert_eq!(setting.value.is_empty(), switch, "{}", setting.name);
-        }
-    }
-
-    #[test]
-    fn choices_are_named_in_the_help() {
-        for setting in SETTINGS {
-            if let Choice(choices) = setting.kind {
-                for choice in choices {
-                    assert!(setting.help.contains(choice), "{}: {choice}", setting.name);
-                }
-            }
-        }
-    }
-}
+mod tests;

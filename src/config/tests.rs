@@ -279,6 +279,33 @@ fn check_is_an_invocation_of_its_own() {
 }
 
 #[test]
+fn a_daemon_logs_to_syslog_unless_it_is_told_otherwise() {
+    let syslog = serve(&["m", "--log=syslog"]).log;
+    let daemon = serve(&["m", "--daemon"]);
+    assert_eq!(daemon.log, syslog);
+    let shown = daemon
+        .given
+        .iter()
+        .find(|given| given.name == "log")
+        .unwrap();
+    assert_eq!(shown.values, ["syslog"]);
+    assert_eq!(shown.source.as_deref(), Some("default"));
+    assert!(daemon.daemon && !serve(&["m"]).daemon);
+    assert_eq!(
+        serve(&["m", "--daemon", "--log=a.log"]).log,
+        serve(&["m", "--log=a.log"]).log
+    );
+    assert_eq!(
+        refused(&["m", "--daemon", "--log=-"]),
+        "--log: a daemon has no standard streams: name a file, syslog or journal"
+    );
+    assert_eq!(
+        serve(&["m", "--pid-file=run/a.pid"]).pid_file,
+        Some(PathBuf::from("/srv/run/a.pid"))
+    );
+}
+
+#[test]
 fn help_and_version_are_texts_to_print() {
     let print = |flag| match run(&[flag], &[]) {
         Ok(Invocation::Print(text)) => text,

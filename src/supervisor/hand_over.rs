@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use super::control::Purpose;
 use super::output::OutputState;
+use super::pid_file::HandedPidFile;
 use super::record::{Birth, LastReload, Tally};
 use crate::error::{Error, Exit, Result};
 use crate::net::HandedListener;
@@ -45,6 +46,8 @@ pub struct HandOver {
     /// Control socket and metrics listeners.
     #[serde(default)]
     pub doors: Vec<HandedDoor>,
+    #[serde(default)]
+    pub pid_file: Option<HandedPidFile>,
 }
 
 /// A listener of the supervisor's own.
@@ -149,6 +152,7 @@ impl HandOver {
             apps,
             birth: None,
             doors: Vec::new(),
+            pid_file: None,
         }
     }
 
@@ -167,7 +171,9 @@ impl HandOver {
         };
         let all = |app| listeners(app).into_iter().chain(generations(app));
         let doors = self.doors.iter().map(|door| door.listener.spec.fd);
-        self.apps.iter().flat_map(all).chain(doors).collect()
+        let pid_file = self.pid_file.iter().map(|handed| handed.fd);
+        let own = doors.chain(pid_file);
+        self.apps.iter().flat_map(all).chain(own).collect()
     }
 
     /// A memory file with the state.

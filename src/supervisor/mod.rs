@@ -7,11 +7,13 @@
 mod app;
 mod check;
 mod control;
+mod daemon;
 mod generation;
 mod hand_over;
 mod interpreter;
 mod logs;
 mod output;
+mod pid_file;
 mod privileges;
 mod record;
 mod service;
@@ -31,16 +33,18 @@ use crate::config::{self, Invocation, Settings};
 use crate::error::{Error, Exit, Result};
 use crate::link::VERSION;
 use crate::log::{self, Level};
-use crate::net;
+use crate::net::{self, Passed};
 use crate::sys::clock::{self, Nanos, nanos};
 use crate::sys::process;
 use crate::sys::signal::{self, Inbox};
 use crate::sys::title;
 use app::{App, News};
 use control::Control;
+use daemon::{Launch, Side};
 use hand_over::{HandOver, Task};
 use logs::Logs;
 use output::{FLUSH, Output};
+use pid_file::PidFile;
 use record::Birth;
 use service::{Phase, Ready, Service};
 use upgrade::Upgrade;
@@ -51,35 +55,42 @@ pub fn main() -> ExitCode {
     log::abort_on_panic();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     match run(arguments) {
-        Ok(()) => Exit::Stopped.into(),
+        Ok(status) => status,
         Err(error) => {
-            log::error!("{error}");
-            if !log::is_on_stderr() {
-                log::flush(FLUSH);
-                log::on_stderr(Level::Error, format_args!("{error}"));
-            }
+            tell(&error);
             error.exit().into()
         }
     }
 }
 
-fn run(arguments: Vec<OsString>) -> Result<()> {
+/// Why the program ends, in the log and, wherever that is, on standard error.
+fn tell(error: &Error) {
+    log::error!("{error}");
+    if !log::is_on_stderr() {
+        log::flush(FLUSH);
+        log::on_stderr(Level::Error, format_args!("{error}"));
+    }
+}
+
+fn run(arguments: Vec<OsString>) -> Result<ExitCode> {
     let task = std::env::var(hand_over::VARIABLE);
     match task.ok().as_deref().and_then(Task::read) {
         None => {}
         Some(Task::Check { state, reply }) => {
             log::set_identity("upgrade check".into());
-            return upgrade::answer(&arguments, state, reply);
+            return upgrade::answer(&arguments, state, reply).map(|()| Exit::Stopped.into());
         }
         Some(task @ (Task::TakeOver { state, before } | Task::Return { state, before })) => {
-            return resume(arguments, task, state, before);
+            return resume(arguments, task, state, before).map(|()| Exit::Stopped.into());
         }
     }
     match configuration(&arguments)? {
-        Invocation::Print(text) => print(&text),
-        Invocation::Check(settings) => check::check(&settings),
-        Invocation::Serve(settings) => serve(arguments, settings),
+        Invocation::Print(text) => print(&text)?,
+        Invocation::Check(settings) => check::check(&settings)?,
+        Invocation::Serve(settings) if settings.daemon => return daemon(arguments, settings),
+        Invocation::Serve(settings) => serve(arguments, settings, passed()?, &mut None)?,
     }
+    Ok(Exit::Stopped.into())
 }
 
 /// Reads the settings: at the start, and again for each reload.
@@ -123,6 +134,8 @@ struct Supervisor {
     upgrade: Option<Upgrade>,
     control: Control,
     birth: Birth,
+    /// Held for as long as this process runs.
+    pid_file: Option<PidFile>,
 }
 
 /// Signals the supervisor takes.
@@ -139,16 +152,51 @@ const SIGNALS: [Signal; 9] = [
     Signal::SIGCHLD,
 ];
 
-fn serve(arguments: Vec<OsString>, settings: Settings) -> Result<()> {
+/// Sockets that were passed to this very process, which a daemon no longer is.
+fn passed() -> Result<Vec<Passed>> {
+    net::passed(|name| std::env::var_os(name), std::process::id())
+}
+
+/// Serves in the background. What happens until the server is ready is the launcher's outcome, too.
+fn daemon(arguments: Vec<OsString>, settings: Settings) -> Result<ExitCode> {
+    let passed = passed()?;
+    let launch = match daemon::detach()? {
+        Side::Launcher(status) => return Ok(status),
+        Side::Daemon(launch) => launch,
+    };
+    let mut launch = Some(launch);
+    let served = serve(arguments, settings, passed, &mut launch);
+    let never_ready = || Error::new(Exit::Failed, "stopped before it was ready");
+    match (served, launch) {
+        (served, None) => served.map(|()| Exit::Stopped.into()),
+        (served, Some(launch)) => {
+            let error = served.err().unwrap_or_else(never_ready);
+            tell(&error);
+            launch.fail(error.exit());
+            Ok(error.exit().into())
+        }
+    }
+}
+
+/// `launch`: who waits for the server to be ready, until it is.
+fn serve(
+    arguments: Vec<OsString>,
+    settings: Settings,
+    passed: Vec<Passed>,
+    launch: &mut Option<Launch>,
+) -> Result<()> {
     signal::start_clean()
         .map_err(|error| Error::io("cannot reset inherited signal dispositions", &error))?;
     title::release_environment();
     title::set("rswsgi", "rswsgi: supervisor");
     let signals = Inbox::hooked(&SIGNALS)
         .map_err(|error| Error::io("cannot install signal handlers", &error))?;
+    let pid_file = settings
+        .pid_file
+        .as_deref()
+        .map(PidFile::take)
+        .transpose()?;
     let logs = Logs::open(&settings)?;
-    let variable = |name: &str| std::env::var_os(name);
-    let passed = net::passed(variable, std::process::id())?;
     let mut listeners = net::open(&settings.bind, &passed, settings.backlog)?;
     let service = service();
     service.keep(&mut listeners);
@@ -165,6 +213,7 @@ fn serve(arguments: Vec<OsString>, settings: Settings) -> Result<()> {
         upgrade: None,
         control,
         birth,
+        pid_file,
     };
     let now = clock::now();
     for app in &supervisor.apps {
@@ -177,7 +226,7 @@ fn serve(arguments: Vec<OsString>, settings: Settings) -> Result<()> {
             return Err(error);
         }
     }
-    supervisor.run()
+    supervisor.run(launch)
 }
 
 /// Goes on where the program that was executed in this process before left off.
@@ -200,9 +249,10 @@ fn resume(arguments: Vec<OsString>, task: Task, state: RawFd, before: RawFd) -> 
         };
         let control = Control::resume(&app.settings, &handed.doors)?;
         let logs = Logs::open(&app.settings)?;
-        Ok((apps, control, handed, logs))
+        let pid_file = handed.pid_file.as_ref().map(PidFile::resume).transpose()?;
+        Ok((apps, control, handed, logs, pid_file))
     };
-    let (mut apps, mut control, handed, logs) = match (take_over(), task) {
+    let (mut apps, mut control, handed, logs, pid_file) = match (take_over(), task) {
         (Ok(taken), _) => taken,
         (Err(error), Task::Return { .. }) => return Err(error),
         (Err(error), _) => return Err(upgrade::go_back(&arguments, state, before, &error)),
@@ -226,6 +276,7 @@ fn resume(arguments: Vec<OsString>, task: Task, state: RawFd, before: RawFd) -> 
         upgrade: None,
         control,
         birth: handed.birth.unwrap_or_else(Birth::now),
+        pid_file,
     };
     match task {
         Task::Return { .. } => log::warning!("upgrade failed; {VERSION} goes on serving"),
@@ -233,7 +284,7 @@ fn resume(arguments: Vec<OsString>, task: Task, state: RawFd, before: RawFd) -> 
     }
     supervisor.tell_status(clock::now());
     signal::release(&SIGNALS).map_err(|error| Error::io("cannot receive signals", &error))?;
-    supervisor.run()
+    supervisor.run(&mut None)
 }
 
 fn service() -> Service {
@@ -241,10 +292,10 @@ fn service() -> Service {
 }
 
 impl Supervisor {
-    fn run(&mut self) -> Result<()> {
+    fn run(&mut self, launch: &mut Option<Launch>) -> Result<()> {
         let mut failed = None;
         loop {
-            let ready = self.wait();
+            let ready = self.wait(launch.as_ref());
             let now = clock::now();
             for app in &mut self.apps {
                 app.look(&mut self.logs, now);
@@ -262,6 +313,10 @@ impl Supervisor {
                         self.advance(Course::Stopping, now);
                     }
                 }
+            }
+            if let Err(error) = self.report(launch) {
+                failed.get_or_insert(error);
+                self.advance(Course::Stopping, now);
             }
             self.settle_answers(now);
             process::reap_strangers(|pid| self.is_own(pid));
@@ -284,6 +339,18 @@ impl Supervisor {
         }
         self.settle_logs();
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Tells the launcher once all serve.
+    fn report(&self, launch: &mut Option<Launch>) -> Result<()> {
+        if self.course != Course::Serving {
+            return Ok(());
+        }
+        let is_ready = self.apps.iter().all(App::is_settled);
+        match launch.take_if(|_| is_ready) {
+            Some(launch) => launch.succeed(),
+            None => launch.as_ref().map_or(Ok(()), Launch::check),
+        }
     }
 
     /// Everything that has been written so far reaches its sink, if that takes it.
@@ -409,6 +476,7 @@ impl Supervisor {
         let mut state = HandOver::new(VERSION, program.clone(), apps);
         state.birth = Some(self.birth);
         state.doors = self.control.hand_over();
+        state.pid_file = self.pid_file.as_ref().map(PidFile::hand_over);
         match upgrade {
             Upgrade::Asked => Upgrade::check(&program, &self.arguments, &state, now),
             Upgrade::Checking { .. } | Upgrade::Late { .. } => Ok(upgrade),
@@ -417,7 +485,8 @@ impl Supervisor {
                 self.notify_reloading(now, "upgrading");
                 self.settle_logs();
                 let apps = self.apps.iter().flat_map(App::handed);
-                let kept: Vec<_> = apps.chain(self.control.handed()).collect();
+                let pid_file = self.pid_file.as_ref().map(AsFd::as_fd);
+                let kept: Vec<_> = apps.chain(self.control.handed()).chain(pid_file).collect();
                 let (arguments, signals) = (&self.arguments, &self.signals);
                 Err(upgrade::execute(
                     &program, arguments, &state, &kept, signals,
@@ -459,7 +528,7 @@ impl Supervisor {
     }
 
     /// Sleeps until something happens or is due; what became of the sockets of [`Control`].
-    fn wait(&self) -> Vec<PollFlags> {
+    fn wait(&self, launch: Option<&Launch>) -> Vec<PollFlags> {
         let watch = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut fds = vec![watch(self.signals.as_fd())];
         for generation in self.apps.iter().flat_map(|app| &app.generations) {
@@ -471,6 +540,8 @@ impl Supervisor {
         let outputs = self.apps.iter().flat_map(App::outputs);
         fds.extend(outputs.flat_map(Output::watched).map(watch));
         fds.extend(self.upgrade.as_ref().and_then(Upgrade::watched));
+        let launch = launch.filter(|_| self.course == Course::Serving);
+        fds.extend(launch.map(Launch::watched));
         let others = fds.len();
         fds.extend(self.control.watched());
         let now = clock::now();

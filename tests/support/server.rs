@@ -249,6 +249,21 @@ impl Server {
         running
     }
 
+    /// Starts the server in the background, as `--daemon` with this pid file: the command ends when the
+    /// server is ready.
+    #[track_caller]
+    pub fn start_daemon(self, pid_file: &Path) -> Running {
+        let server = self.flag("--daemon").arg("--pid-file", pid_file);
+        let mut running = server.spawn();
+        let status = running.wait_exit();
+        if !status.success() {
+            running.fail(&format!("the server did not start: {status}"));
+        }
+        running.supervisor = pid_in(pid_file).expect("the pid file names a process");
+        running.daemon = true;
+        running
+    }
+
     /// Runs a command that ends by itself: one that cannot start, or `--check`.
     #[track_caller]
     pub fn run(self) -> Finished {
@@ -306,6 +321,7 @@ impl Server {
             notify,
             supervisor,
             status: None,
+            daemon: false,
             checked: false,
             command: line,
             addresses,
@@ -479,6 +495,8 @@ pub struct Running {
     supervisor: Pid,
     wrapped: bool,
     status: Option<ExitStatus>,
+    /// The server is not the process that was started.
+    daemon: bool,
     checked: bool,
     command: String,
     addresses: Vec<Address>,
@@ -704,7 +722,7 @@ impl Running {
     }
 
     fn stop(&mut self) -> Result<(), String> {
-        if self.status.is_none() {
+        if self.status.is_none() || self.daemon {
             self.supervisor.signal(Signal::SIGTERM);
         }
         let Some(status) = self.exit_before(Instant::now() + PATIENCE) else {
@@ -845,6 +863,12 @@ impl Drop for Running {
             self.fail(&reason);
         }
     }
+}
+
+/// The living process that a pid file names.
+pub fn pid_in(file: &Path) -> Option<Pid> {
+    let text = std::fs::read_to_string(file).ok()?;
+    Pid::of(text.trim().parse().ok()?)
 }
 
 fn sockets_below(dir: &Path) -> Vec<PathBuf> {

@@ -1,0 +1,247 @@
+//! `--pid-file`: the number of this process for others to read, and a lock on it: who holds the lock
+//! runs, whatever number an old file says. The file goes at the end; over an upgrade (SIGUSR2) it stays,
+//! and so does the lock, which belongs to the open file (flock(2)).
+
+#![forbid(unsafe_code)]
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+use serde::{Deserialize, Serialize};
+
+use super::hand_over::{self, take};
+use crate::error::{Error, Exit, Result};
+
+/// More than any process number has digits.
+const LONGEST: u64 = 32;
+/// Somebody may remove the file between our open and our lock; who loses so often races with himself.
+const TRIES: usize = 100;
+
+pub struct PidFile {
+    file: File,
+    path: PathBuf,
+}
+
+/// For the program that replaces this one.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HandedPidFile {
+    pub fd: RawFd,
+    path: PathBuf,
+}
+
+impl PidFile {
+    /// Takes the lock and writes the number of this process.
+    ///
+    /// # Errors
+    /// [`Exit::Unavailable`] when another process holds the lock; [`Exit::Config`] when the file is
+    /// something else than a pid file.
+    pub fn take(path: &Path) -> Result<PidFile> {
+        let failed = |what: &str, error: &io::Error| {
+            Error::io(
+                format_args!("cannot {what} --pid-file {}", path.display()),
+                error,
+            )
+        };
+        for _ in 0..TRIES {
+            let mut file = open(path).map_err(|error| failed("open", &error))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(held(path, &mut file)),
+                Err(TryLockError::Error(error)) => return Err(failed("lock", &error)),
+            }
+            if !is_still_there(&file, path) {
+                continue;
+            }
+            if !is_pid_file(&mut file).map_err(|error| failed("read", &error))? {
+                let message = format!(
+                    "cannot use --pid-file {}: it is there and holds something else than a process number",
+                    path.display()
+                );
+                return Err(Error::new(Exit::Config, message));
+            }
+            let text = format!("{}\n", std::process::id());
+            // In this order: who reads meanwhile never finds it empty.
+            file.write_all_at(text.as_bytes(), 0)
+                .and_then(|()| file.set_len(text.len() as u64))
+                .map_err(|error| failed("write", &error))?;
+            return Ok(PidFile {
+                file,
+                path: path.to_owned(),
+            });
+        }
+        let message = format!(
+            "cannot lock --pid-file {}: it keeps vanishing",
+            path.display()
+        );
+        Err(Error::new(Exit::Unavailable, message))
+    }
+
+    pub fn hand_over(&self) -> HandedPidFile {
+        HandedPidFile {
+            fd: hand_over::number(&self.file),
+            path: self.path.clone(),
+        }
+    }
+
+    /// Takes over what the program before had: the lock is never open to others.
+    pub fn resume(handed: &HandedPidFile) -> Result<PidFile> {
+        Ok(PidFile {
+            file: take(handed.fd, "a pid file")?.into(),
+            path: handed.path.clone(),
+        })
+    }
+}
+
+impl AsFd for PidFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        // While the lock is held nobody else takes it for his.
+        if is_still_there(&self.file, &self.path) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Root writes here in directories that may belong to others: no link is followed, nothing waited for.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .mode(0o644)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+}
+
+fn is_still_there(file: &File, path: &Path) -> bool {
+    match (file.metadata(), path.symlink_metadata()) {
+        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
+fn is_pid_file(file: &mut File) -> io::Result<bool> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.len() > LONGEST {
+        return Ok(false);
+    }
+    let mut bytes = Vec::new();
+    file.take(LONGEST).read_to_end(&mut bytes)?;
+    let text = bytes.trim_ascii();
+    Ok(text.iter().all(u8::is_ascii_digit))
+}
+
+fn held(path: &Path, file: &mut File) -> Error {
+    let mut text = String::new();
+    let read = file.take(LONGEST).read_to_string(&mut text);
+    let number = match (read, text.trim()) {
+        (Ok(_), number) if !number.is_empty() => format!(" ({number})"),
+        _ => String::new(),
+    };
+    let message = format!(
+        "cannot lock --pid-file {}: another process{number} holds it; is the server running already?",
+        path.display()
+    );
+    Error::new(Exit::Unavailable, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    struct Place(PathBuf);
+
+    impl Place {
+        fn new() -> Place {
+            static COUNT: AtomicU32 = AtomicU32::new(0);
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("rswsgi-pid-file-{}-{count}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            std::fs::create_dir(&path).unwrap();
+            Place(path)
+        }
+
+        fn file(&self) -> PathBuf {
+            self.0.join("a.pid")
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn own() -> String {
+        format!("{}\n", std::process::id())
+    }
+
+    #[test]
+    fn it_holds_the_number_of_the_process_and_goes_with_it() {
+        let place = Place::new();
+        let held = PidFile::take(&place.file()).unwrap();
+        assert_eq!(std::fs::read_to_string(place.file()).unwrap(), own());
+        drop(held);
+        assert!(!place.file().exists());
+    }
+
+    #[test]
+    fn one_process_holds_it() {
+        let place = Place::new();
+        let held = PidFile::take(&place.file()).unwrap();
+        let error = PidFile::take(&place.file()).map(drop).unwrap_err();
+        assert_eq!(error.exit(), Exit::Unavailable);
+        let whose = format!("another process ({}) holds it", std::process::id());
+        assert!(error.to_string().contains(&whose), "{error}");
+        assert_eq!(std::fs::read_to_string(place.file()).unwrap(), own());
+        drop(held);
+        PidFile::take(&place.file()).map(drop).unwrap();
+    }
+
+    #[test]
+    fn a_stale_one_is_replaced_whatever_number_it_has() {
+        let place = Place::new();
+        for stale in ["", "1\n", "123456789012345", " 42 \n"] {
+            std::fs::write(place.file(), stale).unwrap();
+            let _held = PidFile::take(&place.file()).unwrap();
+            assert_eq!(std::fs::read_to_string(place.file()).unwrap(), own());
+        }
+    }
+
+    #[test]
+    fn what_is_no_pid_file_is_left_alone() {
+        let place = Place::new();
+        for text in ["import os\n", "1 2", "-1"] {
+            std::fs::write(place.file(), text).unwrap();
+            let error = PidFile::take(&place.file()).map(drop).unwrap_err();
+            assert_eq!(error.exit(), Exit::Config, "{error}");
+            assert_eq!(std::fs::read_to_string(place.file()).unwrap(), text);
+        }
+        let (target, link) = (place.0.join("target"), place.0.join("link"));
+        std::fs::write(&target, "").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        assert!(PidFile::take(&link).is_err(), "a link was followed");
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "");
+    }
+
+    #[test]
+    fn a_file_that_has_taken_its_place_is_not_removed() {
+        let place = Place::new();
+        let held = PidFile::take(&place.file()).unwrap();
+        std::fs::remove_file(place.file()).unwrap();
+        let other = PidFile::take(&place.file()).unwrap();
+        drop(held);
+        assert!(place.file().exists());
+        drop(other);
+    }
+}
