@@ -10,6 +10,7 @@
 //! access      the access log: from a request in a worker to a line
 //! config      settings: one declaration each, from the command line to `Settings`
 //! http        HTTP/1.1 without I/O: heads, chunked bodies, response encoding
+//! was         WAS without I/O: packets, requests, responses, the state of a connection
 //! schedule    decisions about processes, without processes
 //! scoreboard  what each worker is doing: shared memory
 //! control     the language of the control socket, without I/O
@@ -44,5 +45,6 @@ mod schedule;
 mod scoreboard;
 pub mod supervisor;
 pub mod sys;
+pub mod was;
 mod worker;
 mod wsgi;
