@@ -11,6 +11,7 @@ mod http;
 mod layering;
 mod limits;
 mod logs;
+mod manual;
 mod memory;
 mod packages;
 mod pools;

@@ -7,8 +7,10 @@
 
 use std::ffi::OsString;
 
+use clap::builder::PossibleValuesParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
+use clap_complete::Shell;
 
 use super::layers::{Layer, Source};
 use super::setting::{Kind, Setting};
@@ -77,7 +79,7 @@ fn argument(setting: &'static Setting) -> Arg {
         });
     let argument = match setting.value {
         "" => argument,
-        value => argument.value_name(value),
+        value => argument.value_name(value).value_hint(hint(setting)),
     };
     if setting.name == TARGET {
         return argument;
@@ -89,6 +91,35 @@ fn argument(setting: &'static Setting) -> Arg {
         Some(short) => argument.short(short),
         None => argument,
     }
+}
+
+/// For completions.
+fn hint(setting: &Setting) -> ValueHint {
+    match (setting.name, setting.value) {
+        ("python", _) => ValueHint::ExecutablePath,
+        ("user", _) => ValueHint::Username,
+        (_, "DIR") => ValueHint::DirPath,
+        (_, "FILE" | "WHERE") => ValueHint::FilePath,
+        _ => ValueHint::Other,
+    }
+}
+
+/// A script for this shell: `bash`, `zsh` or `fish`.
+pub(super) fn completions(shell: &str) -> Result<String, String> {
+    let shell: Shell = shell.parse()?;
+    // Values are read elsewhere; here they are to be offered.
+    let choices = SETTINGS.iter().filter_map(|setting| match setting.kind {
+        Kind::Choice(choices) => Some((setting.name, choices)),
+        _ => None,
+    });
+    let mut command = choices.fold(command(), |command, (name, choices)| {
+        command.mut_arg(name, |arg| {
+            arg.value_parser(PossibleValuesParser::new(choices))
+        })
+    });
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command, "rswsgi", &mut script);
+    String::from_utf8(script).map_err(|error| error.to_string())
 }
 
 fn short_help(setting: &Setting) -> String {

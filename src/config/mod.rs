@@ -100,6 +100,10 @@ fn parse_in(
     if layers.switch("daemon")? {
         layers.set_default("log", DAEMON_LOG);
     }
+    if let Some(shell) = layers.text("completions")? {
+        let text = layers.check("completions", command::completions(&shell))?;
+        return Ok(Invocation::Print(text));
+    }
     if layers.switch("print-config")? {
         return Ok(Invocation::Print(example::write(&layers.in_force())));
     }

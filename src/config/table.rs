@@ -599,6 +599,16 @@ pub static SETTINGS: &[Setting] = &[
         ..APPLICATION
     },
     Setting {
+        name: "completions",
+        value: "SHELL",
+        kind: Choice(&["bash", "zsh", "fish"]),
+        section: Section::Actions,
+        environment: NoVariable,
+        takes_effect: Live,
+        help: "Print the completions for a shell, bash, zsh or fish, then exit",
+        ..APPLICATION
+    },
+    Setting {
         name: "check",
         kind: Switch,
         section: Section::Actions,

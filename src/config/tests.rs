@@ -51,7 +51,8 @@ fn every_setting_reaches_the_settings() {
     let plain = meaning(&["m"]);
     for setting in SETTINGS {
         let value = match (&setting.kind, setting.name) {
-            (_, "target" | "app" | "config" | "print-config" | "check") => continue,
+            (_, "target" | "app") => continue,
+            _ if setting.section == Section::Actions => continue,
             (Kind::Switch, _) => String::new(),
             // Its smallest value is the default of some: none.
             (Kind::Number(limits) | Kind::Size(limits), _) => match limits.start() {
@@ -329,6 +330,28 @@ fn help_and_version_are_texts_to_print() {
             assert!(long.contains(&variable), "{variable}");
         }
     }
+}
+
+#[test]
+fn completions_know_every_option_and_its_choices() {
+    for shell in ["bash", "zsh", "fish"] {
+        let flag = format!("--completions={shell}");
+        let Ok(Invocation::Print(text)) = run(&[&flag], &[]) else {
+            panic!("nothing printed");
+        };
+        for setting in SETTINGS.iter().filter(|s| s.name != "target") {
+            let dashes = if shell == "fish" { "-l " } else { "--" };
+            let flag = format!("{dashes}{}", setting.name);
+            assert!(text.contains(&flag), "{shell}: {}", setting.name);
+            if let super::Kind::Choice(choices) = setting.kind {
+                assert!(choices.iter().all(|choice| text.contains(choice)));
+            }
+        }
+    }
+    assert_eq!(
+        refused(&["--completions=csh"]),
+        "--completions: \"csh\" is not one of bash, zsh, fish"
+    );
 }
 
 #[test]
