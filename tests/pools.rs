@@ -380,6 +380,29 @@ fn an_elastic_pool_does_not_grow_while_the_cpus_are_the_limit() {
 }
 
 #[test]
+fn signals_make_a_pool_larger_and_smaller() {
+    if !ours() {
+        return;
+    }
+    let server = pools().start();
+    let first = server.crew();
+    let wait_for = |count| {
+        let what = format!("{count} workers");
+        wait_until(&what, || (server.crew().len() == count).then_some(()));
+    };
+    assert_eq!(first.len(), 1);
+    server.signal(Signal::SIGTTIN);
+    wait_for(2);
+    server.signal(Signal::SIGTTIN);
+    wait_for(3);
+    server.signal(Signal::SIGTTOU);
+    wait_for(2);
+    server.signal(Signal::SIGTTOU);
+    wait_for(1);
+    server.get("/pid").assert_status(200);
+}
+
+#[test]
 fn a_fixed_pool_never_grows() {
     if !ours() {
         return;

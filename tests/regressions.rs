@@ -7,6 +7,7 @@ mod bodies;
 mod endings;
 mod fairness;
 mod forks;
+mod process;
 mod surroundings;
 
 fn ours() -> bool {

@@ -91,6 +91,7 @@ pub fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, Fail
 
     let origins = origins(&listeners, settings);
     let pages = pages(settings.error_pages.as_deref())?;
+    try_to_store(settings)?;
     let underscores = worker::underscores(settings);
     let mut application =
         Application::new(py, callable, &origins, underscores, pages).map_err(python)?;
@@ -137,6 +138,19 @@ fn take_logs(assignment: &Assignment) -> std::io::Result<Option<Ledger>> {
         desk,
         Bell::from_fd(fd::claim(bell)?),
     )))
+}
+
+/// The first large upload would find out otherwise. Who names no directory may expect none.
+fn try_to_store(settings: &Settings) -> Result<(), Failure> {
+    let Err((directory, error)) = worker::try_to_store(settings) else {
+        return Ok(());
+    };
+    let what = format!("cannot keep request bodies in {}", directory.display());
+    if settings.limits.temp_dir.is_some() {
+        return Err(system(&what, &format!("{error} (--temp-dir)")));
+    }
+    log::warning!("{what}: {error}; larger ones will be refused with 503 (--temp-dir)");
+    Ok(())
 }
 
 /// The largest page that is taken from `--error-pages`.

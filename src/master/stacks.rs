@@ -185,8 +185,12 @@ impl Stacks {
 
     /// The worker is gone: what it has printed until then.
     pub fn finish(&mut self, now: Nanos) -> Option<Dump> {
-        self.settle(now)
-            .or_else(|| self.end(Some("the worker has ended")))
+        self.settle(now).or_else(|| {
+            self.end(match &self.under_way {
+                Some(UnderWay { heard: Some(_), .. }) => Some("the worker has ended"),
+                _ => Some("it has printed none before its end"),
+            })
+        })
     }
 }
 
@@ -232,7 +236,7 @@ mod tests {
         drop(worker);
         let dump = stacks.finish(1).unwrap();
         assert_eq!(dump.reasons, [Reason::Asked(3)]);
-        assert_eq!(dump.lack, Some("the worker has ended"));
+        assert_eq!(dump.lack, Some("it has printed none before its end"));
         assert!(stacks.watched().is_none());
     }
 

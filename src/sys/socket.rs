@@ -46,7 +46,20 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<Option<(OwnedFd, Peer)>> {
     }
     // SAFETY: the kernel has just made this descriptor for us.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let fd = match fd.as_raw_fd() {
+        0..=2 => beyond_standard(&fd)?,
+        _ => fd,
+    };
     Ok(Some((fd, peer(&storage, length))))
+}
+
+/// The application has closed descriptors that everybody prints to, and the connection has got the
+/// number of one of them: what is printed from now on is not to go to the client.
+#[cold]
+fn beyond_standard(connection: &OwnedFd) -> io::Result<OwnedFd> {
+    let moved = super::fd::duplicate(connection.as_raw_fd())?;
+    super::fd::occupy_standard()?;
+    Ok(moved)
 }
 
 fn peer(storage: &MaybeUninit<libc::sockaddr_storage>, length: libc::socklen_t) -> Peer {

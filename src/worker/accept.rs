@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use super::connection::Connection;
 use super::outlet::{Outlet, Transport};
 use super::{FIRST_LISTENER, Id, NUDGE, ORDERS, SIGNAL, TURN, Worker};
-use crate::log;
+use crate::log::{self, Allowed};
 use crate::net::Listener;
 use crate::scoreboard::Counter;
 use crate::sys::clock::{MILLISECOND, Nanos, SECOND, nanos};
@@ -103,10 +103,7 @@ impl Worker<'_> {
             Ok(Some(accepted)) => accepted,
             Ok(None) => return Accepted::Nothing,
             Err(error) => {
-                let pause = ACCEPT_PAUSE / SECOND;
-                log::error!("cannot accept a connection: {error}; trying again in {pause} s");
-                self.stop_listening(Accepting::Paused(self.now + ACCEPT_PAUSE));
-                self.wake_at(self.now + ACCEPT_PAUSE);
+                self.make_room(&error);
                 return Accepted::Nothing;
             }
         };
@@ -146,6 +143,26 @@ impl Worker<'_> {
         }
     }
 
+    /// There are no descriptors left, or no memory: an idle connection makes room for the next one, else
+    /// the worker waits until something has ended.
+    #[cold]
+    fn make_room(&mut self, error: &io::Error) {
+        let more = match error.raw_os_error() {
+            Some(libc::EMFILE) => "; more descriptors are given by --rlimit nofile",
+            _ => "",
+        };
+        if self.close_oldest_idle() {
+            if let Allowed::Yes { .. } = self.shortages.ask(self.now) {
+                log::warning!("closing idle connections to accept others: {error}{more}");
+            }
+            return;
+        }
+        let pause = ACCEPT_PAUSE / SECOND;
+        log::error!("cannot accept a connection: {error}; trying again in {pause} s{more}");
+        self.stop_listening(Accepting::Paused(self.now + ACCEPT_PAUSE));
+        self.wake_at(self.now + ACCEPT_PAUSE);
+    }
+
     /// How long what the client has sent has waited for somebody to accept the connection. Asking costs
     /// a system call, so only a sample is asked; the kernel answers for TCP only.
     fn note_wait(&self, socket: BorrowedFd<'_>, peer: Peer) {
@@ -156,12 +173,12 @@ impl Worker<'_> {
         }
     }
 
-    /// An idle connection is worth less than a new one.
-    pub(super) fn close_oldest_idle(&mut self) {
+    /// An idle connection is worth less than a new one. Whether there was one.
+    fn close_oldest_idle(&mut self) -> bool {
         let idle = self.connections.iter().filter(|(_, c)| c.is_idle());
-        if let Some((place, _)) = idle.min_by_key(|(_, c)| c.deadline) {
-            self.close(place);
-        }
+        let oldest = idle.min_by_key(|(_, c)| c.deadline);
+        let place = oldest.map(|(place, _)| place);
+        place.inspect(|place| self.close(*place)).is_some()
     }
 
     /// Idle siblings are the better place for a new connection while others wait here. But it may

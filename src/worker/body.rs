@@ -141,7 +141,7 @@ impl Store {
 }
 
 /// A file without a name: nothing is left behind however the process ends.
-fn unlinked(directory: &Path) -> io::Result<File> {
+pub fn unlinked(directory: &Path) -> io::Result<File> {
     let nameless = OpenOptions::new()
         .read(true)
         .write(true)

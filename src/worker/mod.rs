@@ -177,6 +177,7 @@ pub struct Worker<'a> {
     tidy_in: u32,
     rest: Rest,
     refusals: Throttle,
+    shortages: Throttle,
     leave: Option<Leave>,
 }
 
@@ -191,11 +192,7 @@ impl<'a> Worker<'a> {
                 fields: settings.limits.fields,
                 underscores: underscores(settings),
             },
-            temp_dir: settings
-                .limits
-                .temp_dir
-                .clone()
-                .unwrap_or_else(std::env::temp_dir),
+            temp_dir: temp_dir(settings),
             application,
             row: plan.row,
             pen: plan.pen.map(Box::new),
@@ -225,6 +222,7 @@ impl<'a> Worker<'a> {
                 settings.before_fork.share_again.map_or(Nanos::MAX, nanos),
             ),
             refusals: Throttle::new(5),
+            shortages: Throttle::new(1),
             leave: None,
         };
         let watch = |fd: std::os::fd::BorrowedFd<'_>, token| {
@@ -491,6 +489,21 @@ impl<'a> Worker<'a> {
 /// for itself that it has read something into.
 pub fn buffer() -> Vec<u8> {
     vec![0; READ]
+}
+
+fn temp_dir(settings: &Settings) -> PathBuf {
+    let given = settings.limits.temp_dir.clone();
+    given.unwrap_or_else(std::env::temp_dir)
+}
+
+/// Whether request bodies can be kept in files.
+///
+/// # Errors
+/// The directory, and why not.
+pub fn try_to_store(settings: &Settings) -> Result<(), (PathBuf, io::Error)> {
+    let directory = temp_dir(settings);
+    let tried = body::unlinked(&directory);
+    tried.map(drop).map_err(|error| (directory, error))
 }
 
 /// Handlers that the application has set with `signal.signal` run now.

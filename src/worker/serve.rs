@@ -480,19 +480,23 @@ impl Worker<'_> {
         let (form, page) = self.application.pages().page(status, accept_of(head));
         let refused = Refused {
             status,
-            method: Method::Other,
+            method: match head.starts_with(b"HEAD ") {
+                true => Method::Head,
+                false => Method::Other,
+            },
             form,
             page: &page,
         };
         let mut bytes = Vec::new();
         let mut date = DateCache::new();
         let date = date.render(self.unix_seconds);
-        response::write_refusal(&mut bytes, refused, Some(date), Some(b"rswsgi"));
+        let head = response::write_refusal(&mut bytes, refused, Some(date), Some(b"rswsgi"));
+        let body = (bytes.len() - head) as u64;
         connection.outlet().send_plain(py, &bytes);
         connection.shut_down(Shutdown::Write);
         let sent = connection.outlet().take_sent();
         self.row.count(Counter::BytesSent, sent);
-        self.account_answer(id, input, (status, Ending::Refused), page.len() as u64);
+        self.account_answer(id, input, (status, Ending::Refused), body);
         self.set_deadline(id, LINGER);
         Step::Used(0)
     }

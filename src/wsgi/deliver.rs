@@ -60,6 +60,9 @@ pub fn fail(
     error: &PyErr,
     fallback: &Fallback<'_>,
 ) -> Outcome {
+    if exchange.is_desertion(py, error) {
+        return Outcome::ClientGone;
+    }
     let traceback = python::traceback(py, error);
     if error.is_instance_of::<RequestTimeout>(py) {
         fallback.send(py, exchange, 504);

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use pyo3::exceptions::{PyAssertionError, PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyAssertionError, PyConnectionAbortedError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::{PyBytes, PyList, PyString};
@@ -39,6 +39,8 @@ struct State {
     excess: u64,
     /// The wire has been told that the response is complete.
     ended: bool,
+    /// The client left before that.
+    is_deserted: bool,
 }
 
 /// The callables of one exchange, kept together so that they can be used again.
@@ -59,6 +61,7 @@ impl Callables {
                 sent: 0,
                 excess: 0,
                 ended: false,
+                is_deserted: false,
             })),
         )?;
         let start_response = exchange.bind(py).getattr("start_response")?.unbind();
@@ -148,9 +151,7 @@ impl Exchange {
         let block = as_bytes(data)?;
         match self.send(py, std::slice::from_ref(block), End::Open) {
             Ok(()) => Ok(()),
-            Err(Refused::Gone) => Err(pyo3::exceptions::PyConnectionAbortedError::new_err(
-                "the client has gone",
-            )),
+            Err(Refused::Gone) => Err(PyConnectionAbortedError::new_err("the client has gone")),
             Err(Refused::Error(error)) => Err(error),
         }
     }
@@ -173,6 +174,7 @@ impl Exchange {
         state.sent = 0;
         state.excess = 0;
         state.ended = false;
+        state.is_deserted = false;
     }
 
     /// Ends the request, however it went: gives the wire back, and the status.
@@ -195,6 +197,12 @@ impl Exchange {
     /// as the whole body.
     pub fn awaits_body(&self, py: Python<'_>) -> bool {
         self.own(py).phase == Phase::Started
+    }
+
+    /// Whether this is what `write()` has told the application about a client that left: then it has
+    /// merely passed on what is no fault of its own.
+    pub fn is_desertion(&self, py: Python<'_>, error: &PyErr) -> bool {
+        self.own(py).is_deserted && error.is_instance_of::<PyConnectionAbortedError>(py)
     }
 
     /// Whether further blocks would be for nothing.
@@ -398,8 +406,9 @@ impl State {
             (true, End::Final) => End::Final,
             (true, _) => End::Here,
         };
-        wire.send(py, start, body, end)?;
-        Ok(())
+        let sent = wire.send(py, start, body, end);
+        self.is_deserted |= matches!(sent, Err(Unsent::Gone));
+        Ok(sent?)
     }
 }
 

@@ -5,6 +5,7 @@ import atexit
 import gzip
 import multiprocessing
 import os
+import signal
 import threading
 import time
 
@@ -196,3 +197,38 @@ def app_thread(environ, start_response):
 
 def app_raise(environ, start_response):
     raise LookupError("raised on purpose")
+
+
+# --- the process
+
+
+def app_close_standard(environ, start_response):
+    for fd in (0, 1, 2):
+        os.close(fd)
+    return text(start_response, "closed")
+
+
+def app_print_everywhere(environ, start_response):
+    print("printed by the application", flush=True)
+    for fd in (0, 1, 2):
+        try:
+            os.write(fd, b"written by the application\n")
+        except OSError:
+            pass  # what nobody can write to harms nobody
+    return text(start_response, "printed")
+
+
+def app_write_for_ever(environ, start_response):
+    write = start_response("200 OK", PLAIN)
+    try:
+        while True:
+            write(b"x" * 100_000)
+    except OSError as end:
+        note(type(end).__name__)
+        raise
+
+
+def app_block_signals(environ, start_response):
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    time.sleep(60)
+    return text(start_response, "slept")

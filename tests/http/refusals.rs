@@ -551,3 +551,14 @@ fn mutated(valid: &[u8], random: &mut Random) -> Vec<u8> {
     }
     bytes
 }
+
+#[test]
+fn a_refused_head_request_gets_no_body() {
+    let server = basic();
+    let mut client = server.connect();
+    client.send("HEAD / HTTP/1.1\r\nHost: test\r\nContent-Length: x\r\n\r\n");
+    let answer = client.read_to_end();
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+}

@@ -130,3 +130,23 @@ fn a_new_client_takes_the_place_of_the_longest_idle_one() {
     }
     new.get("/pid").assert_text(&own);
 }
+
+#[test]
+fn a_new_client_takes_the_descriptor_of_the_longest_idle_one() {
+    if !ours() {
+        return;
+    }
+    let notice = "closing idle connections to accept others";
+    let server = hostile().arg("--rlimit", "nofile=40");
+    let server = server.expect_error(notice).start();
+    let mut clients: Vec<_> = (0..60)
+        .map(|_| {
+            let mut client = server.connect();
+            client.get("/pid").assert_status(200);
+            client
+        })
+        .collect();
+    clients[0].expect_end();
+    clients[59].get("/pid").assert_status(200);
+    server.finish().assert_says(notice);
+}

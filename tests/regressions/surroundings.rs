@@ -90,3 +90,27 @@ fn an_empty_host_leaves_no_empty_server_name() {
         }
     }
 }
+
+#[test]
+fn a_directory_for_bodies_that_is_not_there_is_found_out_at_the_start() {
+    if !ours() {
+        return;
+    }
+    let finished = hostile().arg("--temp-dir", "missing").run();
+    finished.assert_status(78);
+    finished.assert_says("missing: No such file or directory");
+    finished.assert_says("--temp-dir");
+}
+
+#[test]
+fn without_a_directory_for_bodies_small_ones_are_served() {
+    if !ours() {
+        return;
+    }
+    let notice = "cannot keep request bodies in /nonexistent";
+    let server = hostile().env("TMPDIR", "/nonexistent").expect_error(notice);
+    let server = server.start();
+    server.log.wait_for(notice);
+    let mut client = server.connect();
+    client.post("/pid", b"small").assert_status(200);
+}
