@@ -1,5 +1,6 @@
 //! Reload on SIGHUP: the next generation replaces the old one when it serves, and not before.
 
+use crate::support::python;
 use crate::support::{Client, Load, Pid, Running, Server, only_rswsgi, wait_until};
 use nix::sys::signal::Signal;
 use std::os::unix::fs::symlink;
@@ -714,4 +715,51 @@ fn a_configuration_file_that_is_gone_is_refused() {
         |server| std::fs::remove_file(server.dir().join("rswsgi.toml")).expect("it was there"),
         &["cannot read the configuration "],
     );
+}
+
+/// The server is in a session of its own, where no terminal is.
+fn without_a_terminal(server: Server) -> Server {
+    let script = "import os, sys\nos.setsid()\nos.execv(sys.argv[1], sys.argv[1:])";
+    let python = python::default().path;
+    let python = python.to_str().expect("a path in UTF-8").to_owned();
+    server.under([&python, "-c", script])
+}
+
+#[test]
+fn what_is_told_to_rest_finishes_and_serves_again_after_a_reload() {
+    if !ours() {
+        return;
+    }
+    let server = without_a_terminal(shop()).start();
+    let gate = server.gate("gate");
+    let mut running = server.connect();
+    running.send("GET /wait HTTP/1.1\r\nHost: test\r\n\r\n");
+    server.notes.expect("waiting");
+    server.signal(Signal::SIGWINCH);
+    server.log.wait_for("accepting no more connections");
+    gate.open();
+    running.response().assert_text("one");
+    wait_until("the generation to leave", || {
+        server.crew().is_empty().then_some(())
+    });
+    // It is taken by the kernel and waits.
+    let mut waiting = server.connect();
+    waiting.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert!(server.masters().is_empty());
+    server.write("shop.py", &version("two", ""));
+    server.signal(Signal::SIGHUP);
+    waiting.response().assert_text("two");
+}
+
+#[test]
+fn what_rests_can_be_stopped() {
+    if !ours() {
+        return;
+    }
+    let server = without_a_terminal(shop()).start();
+    server.signal(Signal::SIGWINCH);
+    wait_until("the generation to leave", || {
+        server.masters().is_empty().then_some(())
+    });
+    server.finish().assert_status(0);
 }

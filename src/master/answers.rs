@@ -75,6 +75,13 @@ impl Workers {
                 by.clamp(i32::MIN.into(), i32::MAX.into()) as i32
             }
         };
+        let room = self.pool.room();
+        if min.saturating_add_signed(by as isize) > room {
+            let error = format!(
+                "this generation has room for {room} workers; a reload with another --workers makes more"
+            );
+            return self.refuse(ticket, Kind::BadArgument, &error);
+        }
         self.scale(by, scoreboard, now);
         let Bounds { min, max } = self.pool.bounds();
         let [min, max] = [min, max].map(|n| n as u32);

@@ -10,6 +10,8 @@
 //! | ending   | wait, then      | -            | gone                      | kill       | -           |
 //! |          | start           |              |                           |            |             |
 //!
+//! A rest lets everything leave as a drain does, but a reload ends it.
+//!
 //! A reload always means the newest state of configuration and code: one that comes while another is
 //! under way takes its place. However many come, there is one generation that serves, at most one that
 //! starts or ends without having served, and at most [`MOST_LEAVING`] that finish what they run.
@@ -90,6 +92,8 @@ pub enum Event {
     Ended(Number),
     /// Nothing but the time.
     Due,
+    /// Nothing is to serve until the next reload.
+    Rest,
     Drain,
     Stop,
 }
@@ -148,6 +152,7 @@ enum Course {
     /// Has never served.
     Beginning,
     Running,
+    Resting,
     Stopping,
 }
 
@@ -198,7 +203,12 @@ impl Generations {
 
     /// `None` while a generation starts, ends without having served, or is wanted.
     pub fn quiet(&self) -> Option<Quiet> {
-        if self.course != Course::Running || self.wanted.is_some() || self.is_coming() {
+        let is_still = match self.course {
+            Course::Running => true,
+            Course::Resting => self.entries.is_empty(),
+            Course::Beginning | Course::Stopping => false,
+        };
+        if !is_still || self.wanted.is_some() || self.is_coming() {
             return None;
         }
         let standing = |entry: &Entry| Standing {
@@ -267,6 +277,16 @@ impl Generations {
         self.course == Course::Stopping
     }
 
+    /// Not while a generation comes up: its outcome is waited for by somebody.
+    pub fn may_rest(&self) -> bool {
+        self.course == Course::Running && self.wanted.is_none() && !self.is_coming()
+    }
+
+    /// Nothing serves, as asked.
+    pub fn is_resting(&self) -> bool {
+        self.course == Course::Resting
+    }
+
     /// When something has to happen although nobody says anything.
     pub fn wake_at(&self) -> Option<Nanos> {
         let deadlines = self.entries.iter().filter_map(|entry| match entry.stage {
@@ -292,7 +312,9 @@ impl Generations {
             }
             Event::Ended(number) => self.ended(number, now),
             Event::Due => self.due(now),
-            Event::Drain => self.drain(now),
+            Event::Rest if self.may_rest() => self.drain(Course::Resting, now),
+            Event::Rest => Vec::new(),
+            Event::Drain => self.drain(Course::Stopping, now),
             Event::Stop => self.stop(now),
         }
     }
@@ -338,6 +360,9 @@ impl Generations {
     fn reload(&mut self, terms: Terms, now: Nanos) -> Vec<Action> {
         if self.is_stopping() {
             return Vec::new();
+        }
+        if self.is_resting() {
+            self.course = Course::Running;
         }
         let waited = self.wanted.replace(terms).is_some();
         let mut actions = Vec::new();
@@ -399,7 +424,7 @@ impl Generations {
             return Vec::new();
         };
         let entry = self.entries.remove(index);
-        if self.is_stopping() {
+        if self.is_stopping() || self.is_resting() {
             return Vec::new();
         }
         let serving = self.serving();
@@ -473,8 +498,8 @@ impl Generations {
         actions
     }
 
-    fn drain(&mut self, now: Nanos) -> Vec<Action> {
-        let mut actions = self.leave(now);
+    fn drain(&mut self, course: Course, now: Nanos) -> Vec<Action> {
+        let mut actions = self.leave(course, now);
         for entry in &mut self.entries {
             if entry.stage == Stage::Serving {
                 let grace = entry.terms.grace.saturating_add(SLACK);
@@ -487,7 +512,7 @@ impl Generations {
     }
 
     fn stop(&mut self, now: Nanos) -> Vec<Action> {
-        let mut actions = self.leave(now);
+        let mut actions = self.leave(Course::Stopping, now);
         let soon = now + AT_ONCE;
         for entry in &mut self.entries {
             let until = match entry.stage {
@@ -502,8 +527,8 @@ impl Generations {
     }
 
     /// From now on nothing is started, and what starts is given up.
-    fn leave(&mut self, now: Nanos) -> Vec<Action> {
-        self.course = Course::Stopping;
+    fn leave(&mut self, course: Course, now: Nanos) -> Vec<Action> {
+        self.course = course;
         self.wanted = None;
         self.restart_at = None;
         let mut actions = Vec::new();

@@ -203,10 +203,15 @@ impl Pool {
         Verdict::Respawn { after }
     }
 
+    /// The most workers it can be moved to by hand.
+    pub fn room(&self) -> usize {
+        (self.slots.len() - 16) / 2 + 8
+    }
+
     /// Moves the number of workers by hand: a fixed pool is resized, an elastic one gets another
     /// minimum. The new bounds.
     pub fn scale(&mut self, by: i32) -> Bounds {
-        let room = (self.slots.len() - 16) / 2 + 8;
+        let room = self.room();
         let move_by = |n: usize| n.saturating_add_signed(by as isize).clamp(1, room);
         let fixed = self.bounds.min == self.bounds.max;
         self.bounds.min = move_by(self.bounds.min);

@@ -258,6 +258,20 @@ impl App {
         }
     }
 
+    /// Lets what serves finish and leave; a reload serves again.
+    pub fn rest(&mut self, now: Nanos) {
+        if !self.plan.may_rest() {
+            log::info!("{}: not now: a generation comes up", self.settings.name);
+            return;
+        }
+        self.status = "resting: a reload serves again".into();
+        log::info!(
+            "{}: accepting no more connections; a reload (SIGHUP) serves again",
+            self.settings.name
+        );
+        let _ = self.step(Event::Rest, None, now);
+    }
+
     pub fn drain(&mut self, now: Nanos) {
         let _ = self.step(Event::Drain, None, now);
     }

@@ -139,7 +139,7 @@ struct Supervisor {
 }
 
 /// Signals the supervisor takes.
-const SIGNALS: [Signal; 9] = [
+const SIGNALS: [Signal; 10] = [
     Signal::SIGTERM,
     Signal::SIGQUIT,
     Signal::SIGINT,
@@ -148,6 +148,7 @@ const SIGNALS: [Signal; 9] = [
     Signal::SIGUSR2,
     Signal::SIGTTIN,
     Signal::SIGTTOU,
+    Signal::SIGWINCH,
     // Our own children tell by pidfd; this is for those of others.
     Signal::SIGCHLD,
 ];
@@ -580,6 +581,11 @@ impl Supervisor {
             (Signal::SIGUSR2, _) => self.upgrade(),
             (Signal::SIGTTIN, _) => self.apps.iter().for_each(|app| app.scale(1)),
             (Signal::SIGTTOU, _) => self.apps.iter().for_each(|app| app.scale(-1)),
+            // A terminal sends it when its window changes.
+            (Signal::SIGWINCH, Course::Serving) if !process::has_terminal() => {
+                self.apps.iter_mut().for_each(|app| app.rest(now));
+                self.tell_status(now);
+            }
             _ => {}
         }
     }

@@ -195,6 +195,11 @@ pub fn reap_strangers(is_own: impl Fn(Pid) -> bool) {
     }
 }
 
+/// Whether a terminal controls this process: some signals are the terminal's, then (tty(4)).
+pub fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
+}
+
 /// CPUs this process may use.
 pub fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, Into::into)

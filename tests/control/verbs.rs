@@ -46,6 +46,15 @@ fn a_pool_is_scaled_by_a_number_or_to_one() {
         settled.then(|| assert_eq!((&pool["max"], &pool["target"]), (&json!(1), &json!(1))))
     });
     control.refused(json!({"do": "scale", "to": 0}), "bad-argument");
+    for more in [
+        json!({"do": "scale", "to": 500}),
+        json!({"do": "scale", "by": 500}),
+    ] {
+        let refused = control.refused(more, "bad-argument");
+        let error = refused["error"].to_string();
+        assert!(error.contains("room for 10 workers"), "{error}");
+    }
+    assert_eq!(control.app()["pool"]["max"], 1);
     control.refused(json!({"do": "scale", "to": 1, "app": "x"}), "no-such-app");
 }
 

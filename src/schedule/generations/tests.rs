@@ -414,3 +414,30 @@ fn only_a_quiet_state_can_be_handed_over() {
         ],
     );
 }
+
+#[test]
+fn what_rests_leaves_and_stays_away_until_a_reload() {
+    let mut generations = serving();
+    check(&mut generations, SECOND, &[(Event::Rest, &[Drain(1)])]);
+    assert!(generations.is_resting() && generations.quiet().is_none());
+    check(
+        &mut generations,
+        2 * SECOND,
+        &[
+            (Event::Rest, &[]),
+            (Event::Ended(1), &[]),
+            (Event::Due, &[]),
+        ],
+    );
+    assert!(generations.quiet().is_some());
+    check(
+        &mut generations,
+        3 * SECOND,
+        &[
+            (Event::Reload(TERMS), &[Start(2, Reload)]),
+            (Event::Rest, &[]),
+            (Event::Ready(2), &[Serve(2), serves(2, Reload)]),
+        ],
+    );
+    assert!(!generations.is_resting());
+}
