@@ -3,7 +3,7 @@
 use crate::support::process::marked;
 use crate::support::server::pid_in;
 use crate::support::{
-    BUILT, PATIENCE, Pid, Running, Server, module, only_rswsgi, skip, wait_until,
+    BUILT, PATIENCE, Pid, Running, Server, copy_program, module, only_rswsgi, skip, wait_until,
 };
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
@@ -287,7 +287,7 @@ fn a_daemon_reloads_and_is_upgraded_and_stopped_by_its_pid_file() {
     let server = server();
     let bin = server.dir().join("bin");
     fs::create_dir(&bin).expect("make a directory");
-    fs::copy(BUILT, bin.join("rswsgi")).expect("copy the program");
+    copy_program(BUILT, bin.join("rswsgi"));
     let server = start(server.program("bin/rswsgi").env("RSWSGI_MODULE", module()));
     let file = server.dir().join("server.pid");
     let number = fs::read_to_string(&file).expect("a pid file");
@@ -301,7 +301,7 @@ fn a_daemon_reloads_and_is_upgraded_and_stopped_by_its_pid_file() {
     };
     kill("HUP");
     wait_logged(&server, "generation 2, ");
-    fs::copy(BUILT, bin.join("new")).expect("copy the program");
+    copy_program(BUILT, bin.join("new"));
     fs::rename(bin.join("new"), bin.join("rswsgi")).expect("replace it");
     kill("USR2");
     wait_logged(&server, "upgraded from ");

@@ -1,6 +1,8 @@
 //! `--user` and what goes with it, as root: who the application is, and that there is no way back.
 
-use crate::support::{BUILT, Running, Server, module, only_rswsgi, python, skip, wait_until};
+use crate::support::{
+    BUILT, Running, Server, copy_program, module, only_rswsgi, python, skip, wait_until,
+};
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 use std::fs;
@@ -100,8 +102,8 @@ fn server() -> Option<Server> {
     }
     chown(&out, Some(NOBODY), Some(NOBODY)).expect("as root");
     let built = Path::new(BUILT);
-    fs::copy(built, bin.join("rswsgi")).expect("a copy of the program");
-    fs::copy(module(), bin.join("librswsgi.so")).expect("a copy of the module");
+    copy_program(built, bin.join("rswsgi"));
+    copy_program(module(), bin.join("librswsgi.so"));
     let directory = server.dir().to_owned();
     Some(
         server

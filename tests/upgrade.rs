@@ -1,7 +1,10 @@
 //! Upgrade on SIGUSR2: another program in the same process, with the same listeners and workers.
 
 use crate::support::server::Address;
-use crate::support::{BUILT, Client, Load, Running, Server, module, only_rswsgi, wait_until};
+use crate::support::{
+    BUILT, Client, Load, Running, Server, copy_program, module, only_rswsgi, wait_until,
+    write_program,
+};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -15,7 +18,7 @@ fn ours() -> bool {
 fn copied(server: Server) -> Server {
     let bin = server.dir().join("bin");
     fs::create_dir(&bin).expect("make a directory");
-    fs::copy(BUILT, bin.join("rswsgi")).expect("copy the program");
+    copy_program(BUILT, bin.join("rswsgi"));
     server
         .program(bin.join("rswsgi"))
         .env("RSWSGI_MODULE", module())
@@ -35,7 +38,7 @@ fn replace(server: &Running, make: impl FnOnce(&Path)) {
 
 fn replace_by_script(server: &Running, script: &str) {
     let text = format!("#!/bin/sh\n{script}\n");
-    replace(server, |new| fs::write(new, &text).expect("write a script"));
+    replace(server, |new| write_program(new, &text));
 }
 
 #[track_caller]
@@ -77,7 +80,7 @@ fn an_upgrade_changes_the_program_and_nothing_else() {
     for _ in 0..2 {
         let before = fs::File::open(&exe).expect("a living process"); // its inode is not used again
         replace(&server, |new| {
-            fs::copy(BUILT, new).expect("copy the program");
+            copy_program(BUILT, new);
         });
         upgrade(&server);
         let program = fs::metadata(server.dir().join("bin/rswsgi")).expect("the new program");
@@ -170,7 +173,7 @@ fn a_program_that_does_not_work_is_refused() {
     load.finish();
     // A good one is welcome at any time.
     replace(&server, |new| {
-        fs::copy(BUILT, new).expect("copy the program");
+        copy_program(BUILT, new);
     });
     upgrade(&server);
     assert_eq!(server.workers(), workers);
@@ -209,7 +212,7 @@ fn a_program_that_cannot_take_over_after_all_goes_back() {
          os.execv('/proc/self/fd/' + os.environ['TRUE_STATE'].split()[1], ['rswsgi'] + sys.argv[1:])\n",
         python.display()
     );
-    fs::write(&back, script).expect("write a script");
+    write_program(&back, &script);
     fs::set_permissions(&back, fs::Permissions::from_mode(0o755)).expect("make it executable");
     let script = format!(
         "#!{}\nimport os, sys\n\
@@ -234,7 +237,7 @@ fn a_program_that_cannot_take_over_after_all_goes_back() {
     assert_eq!(server.supervisor(), supervisor);
     assert_eq!(server.workers(), workers);
     replace(&server, |new| {
-        fs::copy(BUILT, new).expect("copy the program");
+        copy_program(BUILT, new);
     });
     upgrade(&server);
     load.wait_answers(3);

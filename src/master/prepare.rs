@@ -19,7 +19,8 @@ use crate::link::Assignment;
 use crate::log;
 use crate::net::{Kind, Listener};
 use crate::python::{
-    Collector, Failure, Startup, fill_gaps, image, make_immortal, traceback, watch_arenas,
+    Collector, Failure, ForkHooks, Startup, fill_gaps, image, make_immortal, traceback,
+    watch_arenas,
 };
 use crate::scoreboard::Scoreboard;
 use crate::sys::clock::{self, MILLISECOND};
@@ -220,8 +221,12 @@ fn settle_memory(py: Python<'_>, startup: &Startup, care: &BeforeFork) -> PyResu
 fn arm(py: Python<'_>, startup: &Startup) -> PyResult<()> {
     let module = py.import("rswsgi")?;
     let of = |name| module.getattr(name);
-    let (in_parent, in_child) = (of("_forked_in_parent")?, of("_forked_in_child")?);
-    startup.arm(py, &of("_soft_deadline")?, &in_parent, &in_child)
+    let forks = ForkHooks {
+        before: of("_before_fork")?,
+        in_parent: of("_forked_in_parent")?,
+        in_child: of("_forked_in_child")?,
+    };
+    startup.arm(py, &of("_soft_deadline")?, &forks)
 }
 
 fn load(py: Python<'_>, startup: &Startup, settings: &Settings) -> Result<Py<PyAny>, Failure> {

@@ -18,5 +18,5 @@ pub use collector::Collector;
 pub use immortal::make_immortal;
 pub use pools::fill_gaps;
 pub use process::{Fork, fork, leave};
-pub use startup::{Failure, PRINT_STACKS, SOFT_DEADLINE, Startup, Threads, traceback};
+pub use startup::{Failure, ForkHooks, PRINT_STACKS, SOFT_DEADLINE, Startup, Threads, traceback};
 pub use text::{Native, latin1, native};

@@ -132,7 +132,7 @@ def _format(error):
     return "".join(lines).encode("utf-8", "backslashreplace").decode()
 
 
-def arm(soft_deadline, in_parent, in_child):
+def arm(soft_deadline, before_fork, in_parent, in_child):
     """Takes the real-time signals of the master (see the table of signals in README.md). Done in the
     master already, where they mean nothing, and what `obey` needs is looked up here: every object
     that a worker touches costs it a copy of the page around it."""
@@ -160,7 +160,7 @@ def arm(soft_deadline, in_parent, in_child):
             if current != wakeup:
                 set_wakeup_fd(current)  # the application's own
 
-        register(after_in_parent=in_parent, after_in_child=in_forked_child)
+        register(before=before_fork, after_in_parent=in_parent, after_in_child=in_forked_child)
         # A signal for a handler of the application that arrives just before the worker sleeps wakes it.
         set_wakeup_fd(wakeup, warn_on_full_buffer=False)
         print_stacks_on(print_stacks, file=stacks, all_threads=True, chain=False)

@@ -33,6 +33,13 @@ pub struct Failure {
     pub traceback: String,
 }
 
+/// What is called around forks of the application in a worker (`os.register_at_fork`).
+pub struct ForkHooks<'py> {
+    pub before: Bound<'py, PyAny>,
+    pub in_parent: Bound<'py, PyAny>,
+    pub in_child: Bound<'py, PyAny>,
+}
+
 impl Startup {
     pub fn new(py: Python<'_>) -> PyResult<Self> {
         let code = concat!(include_str!("startup.py"), "\0");
@@ -75,15 +82,15 @@ impl Startup {
     }
 
     /// Prepares, in the master, what [`Startup::obey`] does in its workers. `soft_deadline` is the handler
-    /// of [`SOFT_DEADLINE`]; `in_parent` and `in_child` are called after forks of the application.
+    /// of [`SOFT_DEADLINE`].
     pub fn arm(
         &self,
         py: Python<'_>,
         soft_deadline: &Bound<'_, PyAny>,
-        in_parent: &Bound<'_, PyAny>,
-        in_child: &Bound<'_, PyAny>,
+        forks: &ForkHooks<'_>,
     ) -> PyResult<()> {
-        let functions = (soft_deadline, in_parent, in_child);
+        let (before, in_parent, in_child) = (&forks.before, &forks.in_parent, &forks.in_child);
+        let functions = (soft_deadline, before, in_parent, in_child);
         self.module.bind(py).call_method1("arm", functions)?;
         Ok(())
     }

@@ -22,6 +22,11 @@ if os.environ.get("SLOW_EXIT"):
 
     os.register_at_fork(after_in_child=lambda: atexit.register(leave_slowly))
 
+terminate_at_birth = False  # what Pool.terminate() does to a process that has only just been forked
+os.register_at_fork(
+    after_in_child=lambda: terminate_at_birth and os.kill(os.getpid(), signal.SIGTERM)
+)
+
 if os.environ.get("THREAD_AT_IMPORT"):
     threading.Thread(target=threading.Event().wait, name="for-ever").start()
 
@@ -160,6 +165,17 @@ def app_terminate(environ, start_response):
         process.kill()
         return text(start_response, "still there")
     return text(start_response, str(process.exitcode))
+
+
+def app_fork_and_reap(environ, start_response):
+    global terminate_at_birth
+    terminate_at_birth = True
+    child = os.fork()
+    terminate_at_birth = False
+    if child == 0:
+        os._exit(3)
+    _, status = os.waitpid(child, 0)
+    return text(start_response, str(os.waitstatus_to_exitcode(status)))
 
 
 def app_pool(environ, start_response):

@@ -92,6 +92,19 @@ fn the_application_can_terminate_its_own_processes() {
 }
 
 #[test]
+fn a_child_can_be_terminated_before_it_has_run() {
+    if !ours() {
+        return;
+    }
+    let server = hostile().start();
+    let _gate = server.gate("gate");
+    let worker = worker(&server);
+    server.get("/fork-and-reap").assert_text("-15");
+    // Nor has the worker taken the signal for its own.
+    assert_serves_on(&server, worker);
+}
+
+#[test]
 fn the_application_can_use_a_pool_of_processes() {
     if !ours() {
         return;

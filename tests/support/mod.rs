@@ -21,7 +21,8 @@ pub mod python;
 pub mod server;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub use client::{Client, Response};
@@ -112,4 +113,33 @@ impl Random {
     pub fn bytes(&mut self, length: usize) -> Vec<u8> {
         (0..length).map(|_| (self.next() >> 40) as u8).collect()
     }
+}
+
+/// Copies a program that is to be executed. Not by this process: a child that another test has just forked
+/// would have the copy open for writing for a moment, and it could not be executed (ETXTBSY, execve(2)).
+#[track_caller]
+pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    let status = Command::new("cp")
+        .args([from.as_ref(), to.as_ref()])
+        .status();
+    assert!(status.expect("cp").success(), "{}", to.as_ref().display());
+}
+
+/// The same for a script.
+#[track_caller]
+pub fn write_program(to: impl AsRef<Path>, text: &str) {
+    let mut tee = Command::new("tee");
+    let tee = tee
+        .arg(to.as_ref())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null());
+    let mut tee = tee.spawn().expect("tee");
+    let mut inlet = tee.stdin.take().expect("a pipe");
+    inlet.write_all(text.as_bytes()).expect("tee reads");
+    drop(inlet);
+    assert!(
+        tee.wait().expect("a child").success(),
+        "{}",
+        to.as_ref().display()
+    );
 }
