@@ -13,8 +13,10 @@ mod example;
 mod file;
 mod given;
 mod layers;
+mod listen;
 mod logs;
 mod privileges;
+mod proxies;
 mod reload;
 mod setting;
 mod settings;
@@ -33,8 +35,10 @@ pub use bind::{Bind, DEFAULT_BIND, FIRST_FD, SOCKET_PATH_LENGTH};
 pub use command::command;
 pub use given::Given;
 pub use layers::InForce;
+pub use listen::{Listen, ProxyProtocol};
 pub use logs::LogSettings;
 pub use privileges::{Privileges, RESOURCES, ResourceLimit};
+pub use proxies::{ForwardedField, Proxies};
 pub use setting::{Environment, Kind, Section, Setting, TakesEffect, Value};
 pub use settings::{
     ControlSocket, InterpreterSettings, Limits, Recycling, Settings, UnderscoreFields,

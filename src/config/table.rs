@@ -207,7 +207,9 @@ pub static SETTINGS: &[Setting] = &[
             unix:@name for an abstract one, fd://N for an inherited listening socket. Sockets passed by systemd \
             are taken without being named; the default applies when there are none. \
             unix:/path?mode=660&user=U&group=G sets who may connect: by default mode 660 and the user and group of \
-            rswsgi, so a web server that runs as another user needs group=www-data (its group) or mode=666.",
+            rswsgi, so a web server that runs as another user needs group=www-data (its group) or mode=666. \
+            ?proxy-protocol=on demands a header of the PROXY protocol (version 1 or 2) on each connection: the \
+            client that it names takes the place of the peer, and who may connect can name anybody.",
         ..LISTENING
     },
     Setting {
@@ -423,6 +425,28 @@ pub static SETTINGS: &[Setting] = &[
         help: "Treatment of header fields with '_' in their name: drop, refuse, keep",
         long_help: "X_User and X-User are the same HTTP_X_USER to an application: a client could forge what a proxy sets. \
             refuse answers 400.",
+        ..REQUESTS
+    },
+    Setting {
+        name: "trusted-proxies",
+        value: "NETWORK",
+        kind: List { separator: ',' },
+        help: "Network whose word about the client counts, or unix; repeatable",
+        long_help: "10.0.0.0/8, ::1, or unix for whoever may connect to a Unix socket; nobody by default. From such a \
+            peer X-Forwarded-For is walked from the right to the first address that is not trusted, which becomes \
+            REMOTE_ADDR and that of the access log; X-Forwarded-Proto becomes wsgi.url_scheme. All other fields \
+            of this kind are then kept from the application; see --forwarded-fields.",
+        ..REQUESTS
+    },
+    Setting {
+        name: "forwarded-fields",
+        value: "FIELD",
+        kind: List { separator: ',' },
+        help: "Field that trusted proxies set [x-forwarded-for,x-forwarded-proto]",
+        long_help: "x-forwarded-for, x-forwarded-proto, x-forwarded-host (HTTP_HOST), x-forwarded-port, or forwarded \
+            alone (RFC 7239: for, proto and host). Name those that every trusted proxy sets or removes: the \
+            others it passes on as the client has written them. Of several values the last one counts; one that \
+            makes no sense is answered with 400.",
         ..REQUESTS
     },
     Setting {

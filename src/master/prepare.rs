@@ -30,7 +30,7 @@ use crate::sys::process::exit_now;
 use crate::sys::signal::Inbox;
 use crate::sys::{fd, heap, orphan, title};
 use crate::worker;
-use crate::wsgi::{Application, Origin};
+use crate::wsgi::{Application, FieldPolicy, Origin};
 
 /// What a master needs to fork workers.
 pub struct Prepared {
@@ -93,9 +93,12 @@ pub fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, Fail
     let origins = origins(&listeners, settings);
     let pages = pages(settings.error_pages.as_deref())?;
     try_to_store(settings)?;
-    let underscores = worker::underscores(settings);
+    let fields = FieldPolicy {
+        underscores: worker::underscores(settings),
+        believed: worker::believed(settings),
+    };
     let mut application =
-        Application::new(py, callable, &origins, underscores, pages).map_err(python)?;
+        Application::new(py, callable, &origins, fields, pages).map_err(python)?;
     let care = &settings.before_fork;
     warm_up::run(py, &mut application, &care.warm_up, care.warm_up_failure)?;
     // After everything that runs code of the application before the fork.

@@ -7,9 +7,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use pyo3::prelude::*;
 
-use super::connection::Connection;
+use super::connection::{Connection, Phase};
 use super::outlet::{Outlet, Transport};
 use super::{FIRST_LISTENER, Id, NUDGE, ORDERS, SIGNAL, TURN, Worker};
+use crate::config::ProxyProtocol;
 use crate::log::{self, Allowed};
 use crate::net::Listener;
 use crate::scoreboard::Counter;
@@ -123,6 +124,9 @@ impl Worker<'_> {
         let (bound, patience) = (limits.output_buffer, limits.send_timeout);
         let outlet = Outlet::new(socket, transport, bound, patience);
         let mut connection = Connection::new(outlet, listener, peer);
+        if self.listeners[listener].proxy_protocol() == ProxyProtocol::Required {
+            connection.phase = Phase::Proxy;
+        }
         connection.deadline = self.now + nanos(limits.head_timeout);
         let deadline = connection.deadline;
         self.epoch = self.epoch.wrapping_add(1);

@@ -16,6 +16,8 @@ use crate::wsgi::Peer;
 
 /// Where the exchange on a connection stands.
 pub enum Phase {
+    /// Waiting for a header of the PROXY protocol, or for the rest of one in `input`.
+    Proxy,
     /// Waiting for a head, or for the rest of one in `input`; scanned so far up to the number.
     Head { scanned: usize },
     /// The head is complete, its body is not.
@@ -36,8 +38,12 @@ pub struct Connection {
     pub was_served: bool,
     /// Index of the listener.
     pub origin: usize,
+    /// Of the peer, or as the header of the PROXY protocol has named it.
     address: Option<SocketAddr>,
-    peer: Option<Peer>,
+    /// Who sends the request at hand, behind all trusted proxies.
+    client: Option<SocketAddr>,
+    /// The same for the environ, with whom it was made for.
+    peer: Option<(Option<SocketAddr>, Peer)>,
     pub phase: Phase,
     /// Received, not yet used.
     pub input: Vec<u8>,
@@ -56,15 +62,17 @@ pub struct Connection {
 
 impl Connection {
     pub fn new(outlet: Outlet, origin: usize, address: Address) -> Self {
+        let address = match address {
+            Address::Inet(address) => Some(address),
+            Address::Local => None,
+        };
         Self {
             outlet: Some(Box::new(outlet)),
             epoch: 0,
             was_served: false,
             origin,
-            address: match address {
-                Address::Inet(address) => Some(address),
-                Address::Local => None,
-            },
+            address,
+            client: address,
             peer: None,
             phase: Phase::Head { scanned: 0 },
             input: Vec::new(),
@@ -84,24 +92,56 @@ impl Connection {
     }
 
     pub fn peer(&mut self, py: Python<'_>) -> &Peer {
-        let address = self.address;
-        self.peer.get_or_insert_with(|| Peer::new(py, address))
+        let client = self.client;
+        if self
+            .peer
+            .as_ref()
+            .is_some_and(|(made_for, _)| *made_for != client)
+        {
+            self.peer = None;
+        }
+        let made = || (client, Peer::new(py, client));
+        &self.peer.get_or_insert_with(made).1
     }
 
-    /// `None` for a client on a Unix socket.
+    /// `None` for a peer on a Unix socket.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
+    /// The header of the PROXY protocol has named somebody else than the peer.
+    pub fn set_address(&mut self, address: SocketAddr) {
+        self.address = Some(address);
+        self.client = self.address;
+    }
+
+    /// `None` for a client without an address, or with one that a proxy withholds. The port is 0 where
+    /// it is not known.
+    pub fn client(&self) -> Option<SocketAddr> {
+        self.client
+    }
+
+    pub fn set_client(&mut self, client: Option<SocketAddr>) {
+        self.client = client;
+    }
+
     /// Who it is, for the log.
     pub fn describe(&self) -> String {
-        self.address
-            .map_or_else(|| "a local client".into(), |address| address.to_string())
+        match self.client {
+            None => "a local client".into(),
+            Some(client) if client.port() == 0 => client.ip().to_string(),
+            Some(client) => client.to_string(),
+        }
+    }
+
+    /// No request is at hand, or only a part of its head.
+    pub fn awaits_head(&self) -> bool {
+        matches!(self.phase, Phase::Head { .. } | Phase::Proxy)
     }
 
     /// Nothing of a request has arrived and nothing of a response waits.
     pub fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::Head { .. }) && self.input.is_empty()
+        self.awaits_head() && self.input.is_empty()
     }
 
     /// What to watch for in this phase.

@@ -33,6 +33,7 @@ use slab::Slab;
 use crate::access::Pen;
 use crate::config::Settings;
 use crate::http;
+use crate::http::forwarded::{Believed, Field};
 use crate::log::{self, Throttle};
 use crate::net::Listener;
 use crate::python::Collector;
@@ -139,6 +140,7 @@ pub struct Plan<'a> {
 pub struct Worker<'a> {
     settings: &'a Settings,
     limits: http::Limits,
+    believed: Believed,
     temp_dir: PathBuf,
     application: Application,
     row: &'static Row,
@@ -192,6 +194,7 @@ impl<'a> Worker<'a> {
                 fields: settings.limits.fields,
                 underscores: underscores(settings),
             },
+            believed: believed(settings),
             temp_dir: temp_dir(settings),
             application,
             row: plan.row,
@@ -531,6 +534,21 @@ fn lifetime(settings: &Settings) -> Option<u64> {
         most => u64::from(std::process::id()).wrapping_mul(2_654_435_761) % (most + 1),
     };
     recycling.max_requests.map(|n| n.saturating_add(jitter))
+}
+
+/// What trusted proxies are known to set.
+pub fn believed(settings: &Settings) -> Believed {
+    use crate::config::ForwardedField;
+    let fields = settings.proxies.fields.iter();
+    fields.fold(Believed::default(), |believed, field| {
+        believed.with(match field {
+            ForwardedField::Forwarded => Field::Forwarded,
+            ForwardedField::XForwardedFor => Field::For,
+            ForwardedField::XForwardedProto => Field::Proto,
+            ForwardedField::XForwardedHost => Field::Host,
+            ForwardedField::XForwardedPort => Field::Port,
+        })
+    })
 }
 
 pub fn underscores(settings: &Settings) -> http::Underscores {

@@ -187,13 +187,7 @@ fn the_host_is_put_together_as_the_client_has_named_it() {
             "app",
             "shop.example:8443",
         ),
-        (
-            Some("[::1]:1"),
-            Some("8443"),
-            "https",
-            "app",
-            "[::1]:8443",
-        ),
+        (Some("[::1]:1"), Some("8443"), "https", "app", "[::1]:8443"),
         (None, Some("8443"), "https", "", ""),
     ] {
         let mut fields = vec![("X-Forwarded-Proto", scheme)];
@@ -237,7 +231,12 @@ fn forwarded_is_walked_alike_and_its_element_tells_the_rest() {
             host("shop.example:8443"),
         ),
         // Quotes that many leave out.
-        ("for=[2001:db8::7]:4711", at("[2001:db8::7]:4711"), None, None),
+        (
+            "for=[2001:db8::7]:4711",
+            at("[2001:db8::7]:4711"),
+            None,
+            None,
+        ),
         ("for=192.0.2.7:_x", at("192.0.2.7"), None, None),
         // What the client has written does not count, that of the nearest proxy does not either.
         (
@@ -247,12 +246,22 @@ fn forwarded_is_walked_alike_and_its_element_tells_the_rest() {
             None,
         ),
         ("for=10.0.0.9, for=10.0.0.1", at("10.0.0.9"), None, None),
-        ("for=unknown;proto=https", Client::Unknown, Some(Scheme::Https), None),
+        (
+            "for=unknown;proto=https",
+            Client::Unknown,
+            Some(Scheme::Https),
+            None,
+        ),
         ("for=_SEVKISEK", Client::Unknown, None, None),
         ("for=\"\"", Client::Unknown, None, None),
         ("for=nobody", Client::Unknown, None, None),
         ("proto=https", Client::Unknown, Some(Scheme::Https), None),
-        ("for=6.6.6.6, proto=https", Client::Unknown, Some(Scheme::Https), None),
+        (
+            "for=6.6.6.6, proto=https",
+            Client::Unknown,
+            Some(Scheme::Https),
+            None,
+        ),
         ("", Client::Sender, None, None),
         (", ;; ,", Client::Sender, None, None),
         ("for=\"192\\.0.2.7\"", at("192.0.2.7"), None, None),
@@ -331,8 +340,26 @@ fn the_application_sees_only_what_somebody_vouches_for() {
 fn nothing_a_client_sends_moves_it() {
     let mut random = Xorshift(0x5eed);
     let pieces = [
-        "192.0.2.66", "10.0.0.1", ",", " ", ";", "=", "\"", "\\", "for", "for=", "proto=https",
-        "unknown", "_x", "[::1]", ":80", "\t", "host=evil", "\u{e9}", "1.2.3", "x",
+        "192.0.2.66",
+        "10.0.0.1",
+        ",",
+        " ",
+        ";",
+        "=",
+        "\"",
+        "\\",
+        "for",
+        "for=",
+        "proto=https",
+        "unknown",
+        "_x",
+        "[::1]",
+        ":80",
+        "\t",
+        "host=evil",
+        "\u{e9}",
+        "1.2.3",
+        "x",
     ];
     let chains = [vec!["192.0.2.7"], vec!["192.0.2.7", "10.0.0.1", "10.0.0.2"]];
     let mut refused = 0;
