@@ -44,6 +44,9 @@ pub struct Settings {
     pub script_name: String,
     pub limits: Limits,
     pub recycling: Recycling,
+    /// Connections travel between workers; they leave one whose application has run for so long.
+    /// `None`: they stay.
+    pub relay: Option<Duration>,
     /// How long a service that is started by its sockets stays when nobody asks for it.
     pub exit_idle: Option<Duration>,
     pub underscore_fields: UnderscoreFields,
@@ -185,6 +188,7 @@ pub(super) fn resolve(layers: &Layers) -> Result<Settings> {
             _ => Err(format!("{text:?} is unknown")),
         })?,
         proxies: proxies::resolve(layers)?,
+        relay: resolve_relay(layers)?,
         error_pages: layers.path("error-pages")?,
         log: logs::error_log(layers)?,
         log_format: logs::form(layers)?,
@@ -288,6 +292,15 @@ fn resolve_limits(layers: &Layers) -> Result<Limits> {
         layers.check_first(&["limit-head", "limit-request-line"], Err(reason))?;
     }
     Ok(limits)
+}
+
+fn resolve_relay(layers: &Layers) -> Result<Option<Duration>> {
+    let after = layers.duration("relay-after")?;
+    layers.parsed("relay", |text| match text {
+        "on" => Ok(Some(after)),
+        "off" => Ok(None),
+        _ => Err(format!("{text:?} is unknown")),
+    })
 }
 
 fn resolve_recycling(layers: &Layers) -> Result<Recycling> {

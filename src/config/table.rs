@@ -508,6 +508,26 @@ pub static SETTINGS: &[Setting] = &[
         ..REQUESTS
     },
     Setting {
+        name: "relay",
+        value: "SWITCH",
+        kind: Choice(&["on", "off"]),
+        default: Some("on"),
+        help: "Whether connections may go from one worker to another: on, off",
+        long_help: "A worker that is busy, leaves or is stuck then keeps no client waiting and closes no connection that \
+            another worker could go on with.",
+        ..REQUESTS
+    },
+    Setting {
+        name: "relay-after",
+        value: "TIME",
+        kind: Duration(1..=DAY),
+        default: Some("10ms"),
+        help: "Time a request runs before others on its worker go elsewhere",
+        long_help: "Connections of the worker on which another request arrives meanwhile are taken over by a worker that \
+            has nothing to do, or by the first that has.",
+        ..REQUESTS
+    },
+    Setting {
         name: "output-buffer",
         value: "SIZE",
         kind: Size(0..=GIB),

@@ -76,6 +76,18 @@ pub enum Counter {
     WakeUps,
     /// Requests that found no room on their way to the access log.
     UnloggedRequests,
+    /// Connections taken from the relay.
+    RelayedIn,
+    /// Connections sent on because the application ran; because the worker was leaving; because it was
+    /// about to be killed; because others had nothing to do.
+    RelayedBusy,
+    RelayedDrain,
+    RelayedStuck,
+    RelayedBalance,
+    /// Attempts that found no room.
+    RelayFull,
+    /// Taken from the relay and closed, because they could not be served.
+    RelayRefused,
     /// Workers forked; this and the following are counted by the master, in the row of the pool.
     Spawns,
     /// Workers that ended although nobody had told them to.
@@ -109,6 +121,13 @@ impl Counter {
         Counter::BrokenResponses,
         Counter::WakeUps,
         Counter::UnloggedRequests,
+        Counter::RelayedIn,
+        Counter::RelayedBusy,
+        Counter::RelayedDrain,
+        Counter::RelayedStuck,
+        Counter::RelayedBalance,
+        Counter::RelayFull,
+        Counter::RelayRefused,
         Counter::Spawns,
         Counter::Crashes,
         Counter::StartFailures,
@@ -136,6 +155,13 @@ impl Counter {
             Counter::BrokenResponses => "broken_responses",
             Counter::WakeUps => "wake_ups",
             Counter::UnloggedRequests => "unlogged_requests",
+            Counter::RelayedIn => "relayed_in",
+            Counter::RelayedBusy => "relayed_busy",
+            Counter::RelayedDrain => "relayed_drain",
+            Counter::RelayedStuck => "relayed_stuck",
+            Counter::RelayedBalance => "relayed_balance",
+            Counter::RelayFull => "relay_full",
+            Counter::RelayRefused => "relay_refused",
             Counter::Spawns => "spawns",
             Counter::Crashes => "crashes",
             Counter::StartFailures => "start_failures",
@@ -189,6 +215,8 @@ pub struct Row {
     latency: Histogram,
     /// Time that requests have waited in the kernel for their connection to be accepted: a sample.
     queue: Histogram,
+    /// Time that connections have waited on the relay.
+    relay: Histogram,
     /// Completed requests.
     seconds: Seconds,
 }
@@ -319,6 +347,10 @@ impl Row {
 
     pub fn queue(&self) -> &Histogram {
         &self.queue
+    }
+
+    pub fn relay(&self) -> &Histogram {
+        &self.relay
     }
 
     pub fn seconds(&self) -> &Seconds {

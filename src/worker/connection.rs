@@ -1,7 +1,8 @@
 //! What a worker knows of one client connection.
 
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::Shutdown;
@@ -10,8 +11,8 @@ use pyo3::prelude::*;
 use super::body::Body;
 use super::outlet::Outlet;
 use crate::access::Ticket;
+use crate::relay::{MOST_INPUT, Traits};
 use crate::sys::clock::Nanos;
-use crate::sys::socket::Peer as Address;
 use crate::wsgi::Peer;
 
 /// Where the exchange on a connection stands.
@@ -30,12 +31,12 @@ pub enum Phase {
 }
 
 pub struct Connection {
+    socket: Arc<OwnedFd>,
     /// Lent to the WSGI layer while a request runs.
     pub outlet: Option<Box<Outlet>>,
     /// Which of all accepted connections it is.
     pub epoch: u32,
-    /// The application has answered a request on it.
-    pub was_served: bool,
+    pub traits: Traits,
     /// Index of the listener.
     pub origin: usize,
     /// Of the peer, or as the header of the PROXY protocol has named it.
@@ -61,15 +62,12 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn new(outlet: Outlet, origin: usize, address: Address) -> Self {
-        let address = match address {
-            Address::Inet(address) => Some(address),
-            Address::Local => None,
-        };
+    pub fn new(outlet: Outlet, origin: usize, address: Option<SocketAddr>) -> Self {
         Self {
+            socket: outlet.share_socket(),
             outlet: Some(Box::new(outlet)),
             epoch: 0,
-            was_served: false,
+            traits: Traits::default(),
             origin,
             address,
             client: address,
@@ -91,17 +89,20 @@ impl Connection {
             .expect("lent only while a request runs")
     }
 
-    pub fn peer(&mut self, py: Python<'_>) -> &Peer {
-        let client = self.client;
-        if self
-            .peer
-            .as_ref()
-            .is_some_and(|(made_for, _)| *made_for != client)
-        {
-            self.peer = None;
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Who sends the request, for the application; made once for all of the same client.
+    pub fn take_peer(&mut self, py: Python<'_>) -> Peer {
+        match self.peer.take() {
+            Some((made_for, peer)) if made_for == self.client => peer,
+            _ => Peer::new(py, self.client),
         }
-        let made = || (client, Peer::new(py, client));
-        &self.peer.get_or_insert_with(made).1
+    }
+
+    pub fn give_peer(&mut self, peer: Peer) {
+        self.peer = Some((self.client, peer));
     }
 
     /// `None` for a peer on a Unix socket.
@@ -161,9 +162,21 @@ impl Connection {
         }
     }
 
+    /// What another worker needs to go on with the connection, in pieces that belong together; `None`
+    /// while something is half done on it.
+    pub fn freight(&self) -> Option<[&[u8]; 2]> {
+        let outlet = self.outlet.as_ref()?;
+        let input = match &self.phase {
+            Phase::Head { .. } | Phase::Proxy => [&self.input[..], &[]],
+            Phase::Body { head, body } if self.input.is_empty() => [&head[..], body.as_received()?],
+            Phase::Body { .. } | Phase::Flush | Phase::Linger => return None,
+        };
+        let fits = input[0].len() + input[1].len() <= MOST_INPUT;
+        (fits && outlet.is_quiet()).then_some(input)
+    }
+
     pub fn shut_down(&mut self, how: Shutdown) {
-        let socket = self.outlet().socket();
-        let _ = nix::sys::socket::shutdown(socket.as_raw_fd(), how);
+        let _ = nix::sys::socket::shutdown(self.socket.as_raw_fd(), how);
     }
 
     /// Makes the close that follows a reset.
@@ -172,8 +185,27 @@ impl Connection {
             l_onoff: 1,
             l_linger: 0,
         };
-        let socket = self.outlet().socket();
+        let socket = self.socket();
         let option = nix::sys::socket::sockopt::Linger;
         let _ = nix::sys::socket::setsockopt(&socket, option, &linger);
+    }
+}
+
+/// What a connection that has left leaves behind: objects of Python, and what is written in other books.
+pub struct Remains {
+    /// Bytes of its body that were in memory.
+    pub held: usize,
+    pub ticket: Option<Ticket>,
+    _peer: Option<(Option<SocketAddr>, Peer)>,
+}
+
+impl Remains {
+    /// Closes our descriptor.
+    pub fn of(connection: Connection) -> Self {
+        Self {
+            held: connection.held(),
+            ticket: connection.ticket,
+            _peer: connection.peer,
+        }
     }
 }

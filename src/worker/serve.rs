@@ -18,6 +18,7 @@ use crate::http::proxy::{self, Announced, Source};
 use crate::http::response::{self, After, Asked, Method, Refused};
 use crate::http::{DateCache, Refusal};
 use crate::log::{self, Allowed};
+use crate::relay::Traits;
 use crate::scoreboard::Counter;
 use crate::sys::clock::{self, Nanos, nanos};
 use crate::sys::{forks, socket};
@@ -95,7 +96,7 @@ impl Worker<'_> {
     }
 
     fn receive(&mut self, id: usize, buffer: &mut [u8]) -> Input {
-        match socket::receive(self.connections[id].outlet().socket(), buffer) {
+        match socket::receive(self.connections[id].socket(), buffer) {
             Ok(0) => Input::End,
             Ok(count) => {
                 self.row.count(Counter::BytesReceived, count as u64);
@@ -107,7 +108,7 @@ impl Worker<'_> {
     }
 
     /// Does what can be done with the bytes that have just arrived, and with those left from before.
-    fn advance(&mut self, py: Python<'_>, id: usize, fresh: &[u8]) {
+    pub(super) fn advance(&mut self, py: Python<'_>, id: usize, fresh: &[u8]) {
         let mut kept = std::mem::take(&mut self.connections[id].input);
         let was_partial = !kept.is_empty();
         let was_idle = !was_partial && self.connections[id].awaits_head();
@@ -242,8 +243,10 @@ impl Worker<'_> {
                     _ => Body::chunked(limits.max_body),
                 };
                 // RFC 9110 §10.1.1: no 100 when the body is on its way already.
-                if head.expects_continue && rest.is_empty() {
-                    let connection = &mut self.connections[id];
+                let connection = &mut self.connections[id];
+                let was_told = connection.traits.has(Traits::CONTINUED);
+                if head.expects_continue && rest.is_empty() && !was_told {
+                    connection.traits.set(Traits::CONTINUED);
                     connection.outlet().send_plain(py, response::CONTINUE);
                     let sent = connection.outlet().take_sent();
                     self.row.count(Counter::BytesSent, sent);
@@ -361,7 +364,7 @@ impl Worker<'_> {
         self.row.begin_request(line, self.now, deadline);
         self.account_start(id, head);
         let persists =
-            head.keep_alive && self.leave.is_none() && self.settings.limits.keep_alive.is_some();
+            head.keep_alive && self.may_persist() && self.settings.limits.keep_alive.is_some();
         let connection = &mut self.connections[id];
         connection.phase = Phase::Head { scanned: 0 };
         let mut outlet = connection.outlet.take().expect("no other request runs");
@@ -384,26 +387,29 @@ impl Worker<'_> {
                 After::Close
             },
         });
+        // The connection is not ours while the application runs, only its outlet.
+        let peer = connection.take_peer(py);
         let request = Request {
             head,
             body,
             origin: connection.origin,
             sender,
-            peer: connection.peer(py),
+            peer: &peer,
             deadline,
             id: self.pen.as_ref().map(|pen| pen.id()),
         };
         let seconds = self.unix_seconds;
+        self.connections.release();
         let (wire, status, outcome) = self.application.serve(py, request, outlet, seconds);
-        let wire: Box<dyn std::any::Any> = wire;
-        let outlet = wire.downcast::<Outlet>().expect("it is the one we gave");
         if forks::is_child() {
-            // The parent answers.
+            // The parent answers. Connections and epoll set are its own, and whoever has held the lock
+            // at the fork does not exist here.
             self.leave = Some(Leave::Child);
-            connection.outlet = Some(outlet);
-            // The epoll set is the parent's, too: nothing more is done with the connection.
             return Step::Closed;
         }
+        self.connections.retake();
+        let wire: Box<dyn std::any::Any> = wire;
+        let outlet = wire.downcast::<Outlet>().expect("it is the one we gave");
         let began = self.now;
         self.now = clock::now();
         self.row.end_request(self.now);
@@ -412,7 +418,9 @@ impl Worker<'_> {
         self.record(line, status, outcome);
         let connection = &mut self.connections[id];
         connection.outlet = Some(outlet);
-        connection.was_served = true;
+        connection.give_peer(peer);
+        connection.traits.set(Traits::SERVED);
+        connection.traits.clear(Traits::CONTINUED);
         match self.settle(id) {
             Step::Closed => Step::Closed,
             _ => Step::Served(used),
@@ -578,7 +586,7 @@ impl Worker<'_> {
         match self.connections[id].phase {
             Phase::Proxy | Phase::Head { .. } if self.connections[id].is_idle() => {
                 // A request may have come while that of another connection ran.
-                match socket::has_bytes(self.connections[id].outlet().socket()) {
+                match socket::has_bytes(self.connections[id].socket()) {
                     true => self.set_deadline(id, nanos(self.settings.limits.head_timeout)),
                     false => self.close(id),
                 }
