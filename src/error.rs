@@ -25,6 +25,8 @@ pub enum Exit {
     Stopped = 0,
     /// Failed while running.
     Failed = 1,
+    /// The application answered the one request with 400 or more (as `curl --fail`).
+    Answered = 22,
     /// The command line is wrong.
     Usage = 64,
     /// The address is in use or a lock is held.

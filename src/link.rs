@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Settings;
+use crate::config::{Ask, Settings};
 use crate::control::{Kind, Resize, Stack, Workers};
 use crate::net::ListenerSpec;
 use crate::sys::seqpacket::{Channel, MAX_MESSAGE};
@@ -22,6 +22,11 @@ pub enum Purpose {
     Serve,
     /// Import the application, report, leave.
     Check,
+    /// The same, with one request between: the master has its body as standard input.
+    Request {
+        ask: Ask,
+        has_body: bool,
+    },
 }
 
 /// The first message to a master.
@@ -40,8 +45,6 @@ pub struct Assignment {
     pub desk: i32,
     /// Where there is an access log: its shared memory, and the pipe that wakes its reader.
     pub access: Option<(i32, i32)>,
-    /// Both ends of the relay, if connections are to travel.
-    pub relay: Option<[i32; 2]>,
     pub stderr: Stderr,
 }
 
@@ -61,6 +64,11 @@ pub enum Report {
     Ready { python: String, import_millis: u64 },
     /// The generation cannot be brought up.
     Failed { reason: String, traceback: String },
+    /// The request of [`Purpose::Request`] has been answered; the text says what went wrong.
+    Answered {
+        status: u16,
+        failure: Option<String>,
+    },
     /// The end of what an order with this ticket has asked for.
     Done { ticket: Ticket, done: Done },
     /// The stack of one worker; it may be only its start.
@@ -105,8 +113,6 @@ pub enum Order {
     Serve,
     /// Finish what runs, then leave.
     Drain,
-    /// The same, while another generation serves, which takes over the connections.
-    HandOver,
     /// Leave now.
     Stop,
     /// So many workers more or, below zero, fewer.
@@ -135,6 +141,11 @@ fn shorten(text: String) -> String {
 }
 
 impl Report {
+    pub fn answered(status: u16, failure: Option<String>) -> Self {
+        let failure = failure.map(shorten);
+        Report::Answered { status, failure }
+    }
+
     pub fn failed(reason: impl Into<String>, traceback: impl Into<String>) -> Self {
         Report::Failed {
             reason: shorten(reason.into()),

@@ -18,6 +18,7 @@ const LAYERS: &[&[&str]] = &[
         "metrics",
         "cache",
         "relay",
+        "convert",
     ],
     &["net", "link", "python"],
     &["wsgi"],

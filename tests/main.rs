@@ -3,6 +3,7 @@
 //! Each test starts its own server and ends with nothing left of it: see `support`.
 
 mod control;
+mod convert;
 mod ctl;
 mod daemon;
 mod elf;
@@ -17,9 +18,9 @@ mod packages;
 mod pools;
 mod privileges;
 mod processes;
-mod proxies;
 mod regressions;
 mod reload;
+mod request;
 mod service;
 mod share_again;
 mod start;

@@ -159,6 +159,30 @@ fn options() -> String {
     made
 }
 
+/// The options that `rswsgi request` has beside those that are settings.
+fn request() -> String {
+    let [request, _] = rswsgi::config::subcommands();
+    let mut made = String::new();
+    let own = |arg: &&clap::Arg| arg.get_help_heading() == Some("Request");
+    for arg in request.get_arguments().filter(own) {
+        made.push_str(".It");
+        if let Some(short) = arg.get_short() {
+            let _ = write!(made, " Fl {short} ,");
+        }
+        let _ = write!(made, " Fl -{}", arg.get_long().expect("it has a name"));
+        if let Some([value]) = arg
+            .get_value_names()
+            .filter(|_| arg.get_action().takes_values())
+        {
+            let _ = write!(made, " Ar {}", argument(value));
+        }
+        let help = arg.get_help().expect("it is described").to_string();
+        made.push('\n');
+        made.push_str(&text(&format!("{help}.")));
+    }
+    made
+}
+
 fn kind(setting: &Setting) -> String {
     let millis = |number: u64| show_duration(Duration::from_millis(number));
     let between = |low: String, high: Option<String>| match high {
@@ -257,6 +281,11 @@ fn the_options_are_those_that_are_declared() {
 }
 
 #[test]
+fn the_options_of_request_are_its_own() {
+    is_fresh("rswsgi.8", "request", &request());
+}
+
+#[test]
 fn the_settings_are_those_that_are_declared() {
     is_fresh("rswsgi.toml.5", "settings", &settings());
 }
@@ -264,7 +293,7 @@ fn the_settings_are_those_that_are_declared() {
 #[test]
 fn the_exit_statuses_and_signals_are_there() {
     let text = fs::read_to_string(page("rswsgi.8")).expect("a page");
-    for status in [0, 1, 64, 69, 70, 71, 77, 78] {
+    for status in [0, 1, 22, 64, 69, 70, 71, 77, 78] {
         assert!(text.contains(&format!("\n.It {status}\n")), "{status}");
     }
     for signal in ["TERM , QUIT", "INT", "HUP", "USR1", "USR2", "TTIN , TTOU"] {

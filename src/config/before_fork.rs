@@ -87,7 +87,7 @@ pub(super) fn resolve(layers: &Layers) -> Result<BeforeFork> {
 }
 
 /// `/path?query`, or `http://host/path?query`.
-fn read_warm_up(text: &str) -> Result<WarmUp, String> {
+pub(super) fn read_warm_up(text: &str) -> Result<WarmUp, String> {
     let absolute = ["http://", "https://"]
         .into_iter()
         .find_map(|scheme| Some((scheme, text.strip_prefix(scheme)?)));

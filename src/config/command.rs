@@ -14,15 +14,21 @@ use clap_complete::Shell;
 
 use super::layers::{Layer, Source};
 use super::setting::{Kind, Setting};
+use super::subcommand::{self, Subcommand};
 use super::table::SETTINGS;
 use crate::error::{Error, Exit, Result};
 
 const ABOUT: &str = "Prefork WSGI application server";
 
+const USAGE: &str = "rswsgi [OPTIONS] MODULE[:EXPRESSION]
+       rswsgi request [OPTIONS] MODULE[:EXPRESSION] [PATH]    answer one request without a server
+       rswsgi convert [OPTIONS] SOURCE    print a configuration of gunicorn or uWSGI as one of rswsgi";
+
 const AFTER_HELP: &str = "\
 Durations are written 500ms, 30s, 5m or 1h, a bare number is seconds; sizes 512, 8k, 1m or 1g, a bare number is bytes.
 Precedence: default, then configuration file, then environment variable, then command line. In an environment variable the values of a \
 repeatable option stand between ',' (bind), ':' (sys-path) or line breaks (env).
+A module called request or convert is served by rswsgi -- request, or as request:app.
 Relative paths start in the directory rswsgi was started in, those of a configuration file in its directory.
 
 Exit status: 0 stopped as asked, 1 failed while running, 64 wrong usage, 69 address in use, 70 internal error, \
@@ -35,6 +41,10 @@ const TARGET: &str = "target";
 #[derive(Debug)]
 pub(super) enum Arguments {
     Layer(Layer),
+    Subcommand {
+        layer: Layer,
+        subcommand: Subcommand,
+    },
     /// Text of `--help` or `--version`.
     Print(String),
 }
@@ -42,12 +52,6 @@ pub(super) enum Arguments {
 /// The command as clap sees it; also the source of the man page and the completions.
 pub fn command() -> Command {
     let settings = SETTINGS.iter().map(argument);
-    let help = Arg::new("help")
-        .short('h')
-        .long("help")
-        .action(ArgAction::Help)
-        .help("Print help: -h a summary, --help everything")
-        .help_heading("Actions");
     let version = Arg::new("version")
         .short('V')
         .long("version")
@@ -57,7 +61,7 @@ pub fn command() -> Command {
     Command::new("rswsgi")
         .version(env!("CARGO_PKG_VERSION"))
         .about(ABOUT)
-        .override_usage("rswsgi [OPTIONS] MODULE[:EXPRESSION]")
+        .override_usage(USAGE)
         .after_long_help(AFTER_HELP)
         .after_help("More with --help")
         .max_term_width(100)
@@ -65,10 +69,19 @@ pub fn command() -> Command {
         .disable_help_flag(true)
         .disable_version_flag(true)
         .args(settings)
-        .args([help, version])
+        .args([help("Actions"), version])
 }
 
-fn argument(setting: &'static Setting) -> Arg {
+pub(super) fn help(heading: &'static str) -> Arg {
+    Arg::new("help")
+        .short('h')
+        .long("help")
+        .action(ArgAction::Help)
+        .help("Print help: -h a summary, --help everything")
+        .help_heading(heading)
+}
+
+pub(super) fn argument(setting: &'static Setting) -> Arg {
     let argument = Arg::new(setting.name)
         .help(short_help(setting))
         .long_help(long_help(setting))
@@ -112,7 +125,8 @@ pub(super) fn completions(shell: &str) -> Result<String, String> {
         Kind::Choice(choices) => Some((setting.name, choices)),
         _ => None,
     });
-    let mut command = choices.fold(command(), |command, (name, choices)| {
+    let whole = command().subcommands(subcommand::subcommands());
+    let mut command = choices.fold(whole, |command, (name, choices)| {
         command.mut_arg(name, |arg| {
             arg.value_parser(PossibleValuesParser::new(choices))
         })
@@ -152,20 +166,33 @@ fn long_help(setting: &Setting) -> String {
 
 /// Reads the arguments; the first is the name of the program.
 pub(super) fn read(args: impl Iterator<Item = OsString>) -> Result<Arguments> {
+    let args: Vec<OsString> = args.collect();
+    if let Some(read) = subcommand::read(&args) {
+        return read;
+    }
     match command().try_get_matches_from(args) {
         Ok(matches) => Ok(Arguments::Layer(layer(&matches))),
-        Err(error) => match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                Ok(Arguments::Print(error.render().to_string()))
-            }
-            _ => Err(usage(&error)),
-        },
+        Err(error) => failed(&error),
     }
 }
 
-fn layer(matches: &ArgMatches) -> Layer {
+/// Help is asked for by what clap calls an error.
+pub(super) fn failed(error: &clap::Error) -> Result<Arguments> {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            Ok(Arguments::Print(error.render().to_string()))
+        }
+        _ => Err(usage(error)),
+    }
+}
+
+pub(super) fn layer(matches: &ArgMatches) -> Layer {
     let mut layer = Layer::new(Source::CommandLine);
-    for setting in SETTINGS {
+    // A subcommand does not have all of them.
+    for setting in SETTINGS
+        .iter()
+        .filter(|s| matches.try_contains_id(s.name).is_ok())
+    {
         if let Kind::Switch = setting.kind {
             if matches.get_flag(setting.name) {
                 layer.set(setting, vec!["yes".to_owned()]);
@@ -192,6 +219,7 @@ fn usage(error: &clap::Error) -> Error {
         (ErrorKind::UnknownArgument, Some(argument)) => {
             format!("unexpected argument {argument:?}")
         }
+        (ErrorKind::MissingRequiredArgument, Some(argument)) => format!("{argument} is missing"),
         _ => {
             let text = error.render().to_string();
             let line = text.lines().next().unwrap_or_default();

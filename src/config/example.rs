@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use super::layers::InForce;
-use super::setting::{Kind, Section};
+use super::setting::{Kind, Section, Setting};
 
 const WIDTH: usize = 96;
 
@@ -41,6 +41,24 @@ pub(super) fn write(settings: &[InForce]) -> String {
         let _ = writeln!(text, "{comment}{} = {}", setting.name, value(in_force));
     }
     text
+}
+
+/// One setting with these values.
+pub fn write_line(setting: &'static Setting, values: &[String]) -> String {
+    if setting.name == "env" {
+        let pair = |text: &String| {
+            let (name, value) = text.split_once('=').unwrap_or((text, ""));
+            format!("\n{} = {}", quote(name), quote(value))
+        };
+        let pairs: String = values.iter().map(pair).collect();
+        return format!("[env]{pairs}");
+    }
+    let in_force = InForce {
+        setting,
+        values: values.to_vec(),
+        origin: None,
+    };
+    format!("{} = {}", setting.name, value(&in_force))
 }
 
 fn value(in_force: &InForce) -> String {

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ask;
 mod before_fork;
 mod bind;
 mod command;
@@ -13,13 +14,12 @@ mod example;
 mod file;
 mod given;
 mod layers;
-mod listen;
 mod logs;
 mod privileges;
-mod proxies;
 mod reload;
 mod setting;
 mod settings;
+mod subcommand;
 mod table;
 mod target;
 #[cfg(test)]
@@ -30,19 +30,20 @@ mod workers;
 use std::ffi::OsString;
 use std::path::Path;
 
+pub use ask::{Ask, Data, ShowHead};
 pub use before_fork::{BeforeFork, ForkSafety, WarmUp, WarmUpFailure};
 pub use bind::{Bind, DEFAULT_BIND, FIRST_FD, SOCKET_PATH_LENGTH};
 pub use command::command;
+pub use example::write_line;
 pub use given::Given;
 pub use layers::InForce;
-pub use listen::{Listen, ProxyProtocol};
 pub use logs::LogSettings;
 pub use privileges::{Privileges, RESOURCES, ResourceLimit};
-pub use proxies::{ForwardedField, Proxies};
 pub use setting::{Environment, Kind, Section, Setting, TakesEffect, Value};
 pub use settings::{
     ControlSocket, InterpreterSettings, Limits, Recycling, Settings, UnderscoreFields,
 };
+pub use subcommand::{Subcommand, subcommands};
 pub use table::SETTINGS;
 pub use target::Target;
 pub use value::{duration as read_duration, show_duration, show_size};
@@ -50,7 +51,7 @@ pub use workers::{MAX_WORKERS, Pool, Workers};
 
 use crate::error::{Error, Exit, Result};
 use command::Arguments;
-use layers::{Layer, Layers};
+use layers::{Layer, Layers, Source};
 
 /// Where a daemon logs, which has no standard error.
 const DAEMON_LOG: &str = "syslog";
@@ -61,8 +62,45 @@ pub enum Invocation {
     Serve(Settings),
     /// Import the app, report, exit.
     Check(Settings),
+    /// Answer one request, exit.
+    Request {
+        settings: Box<Settings>,
+        ask: Ask,
+        data: Option<Data>,
+    },
+    /// Print a configuration of another server as one of ours.
+    Convert {
+        /// A file or a command line.
+        source: String,
+        interpreter: InterpreterSettings,
+        privileges: Privileges,
+    },
     /// Text for standard output; the exit status is 0.
     Print(String),
+}
+
+/// Whether a setting takes these values, each by itself.
+///
+/// # Errors
+/// The reason why not.
+pub fn accepts(name: &str, texts: &[String]) -> Result<(), String> {
+    let mut given = Layer::new(Source::CommandLine);
+    given.set(table::setting(name), texts.to_vec());
+    if !matches!(name, "target" | "module") {
+        given.set(table::setting("target"), vec!["a".to_owned()]);
+    }
+    let layers = Layers {
+        layers: vec![Layer::defaults(), given],
+        directory: "/".into(),
+    };
+    match settings::resolve(&layers) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let text = error.to_string();
+            let start = format!("--{name}: ");
+            Err(text.strip_prefix(&start).unwrap_or(&text).to_owned())
+        }
+    }
 }
 
 /// Reads the arguments (the first is the program's name) and the environment.
@@ -90,14 +128,22 @@ fn parse_in(
         );
         return Err(Error::new(Exit::Config, message));
     }
-    let command_line = match command::read(args)? {
+    let (command_line, subcommand) = match command::read(args)? {
         Arguments::Print(text) => return Ok(Invocation::Print(text)),
-        Arguments::Layer(layer) => layer,
+        Arguments::Layer(layer) => (layer, None),
+        Arguments::Subcommand { layer, subcommand } => (layer, Some(subcommand)),
     };
     let mut layers = Layers {
         layers: vec![Layer::defaults(), Layer::environment(&env)?, command_line],
         directory: directory.to_owned(),
     };
+    if let Some(Subcommand::Convert { source }) = subcommand {
+        return Ok(Invocation::Convert {
+            source,
+            interpreter: settings::resolve_interpreter(&layers)?,
+            privileges: privileges::resolve(&layers)?,
+        });
+    }
     if let Some(path) = layers.path("config")? {
         layers.layers.splice(1..1, file::layers(&path)?);
     }
@@ -112,6 +158,14 @@ fn parse_in(
         return Ok(Invocation::Print(example::write(&layers.in_force())));
     }
     let settings = settings::resolve(&layers)?;
+    if let Some(Subcommand::Request { ask, data }) = subcommand {
+        let settings = Box::new(settings);
+        return Ok(Invocation::Request {
+            settings,
+            ask,
+            data,
+        });
+    }
     Ok(match layers.switch("check")? {
         true => Invocation::Check(settings),
         false => Invocation::Serve(settings),

@@ -16,6 +16,7 @@ mod crowd;
 mod module;
 mod outbox;
 mod prepare;
+mod request;
 mod stacks;
 mod warm_up;
 mod workers;
@@ -34,7 +35,6 @@ use crate::link::{self, Assignment, Order, Purpose, Report, Stderr, VERSION};
 use crate::log::{self, Way};
 use crate::net::Listener;
 use crate::python::{Collector, Fork, Startup, Threads, fork, leave};
-use crate::relay::Relay;
 use crate::schedule::Bounds;
 use crate::scoreboard::{Counter, Scoreboard};
 use crate::sys::clock::{self, Nanos};
@@ -72,7 +72,6 @@ struct Master {
     collector: Collector,
     /// Of its memory, for workers that return to it.
     image: Option<Image>,
-    relay: Option<Relay>,
 }
 
 /// Where the loop of a master ends.
@@ -123,6 +122,9 @@ fn live(py: Python<'_>, channel: i32, version: &str) -> ! {
         Stderr::Inherited => Way::stderr(assignment.settings.log_format),
         Stderr::Pipe => Way::Frames,
     });
+    if let Purpose::Request { ask, has_body } = &assignment.purpose {
+        request::answer(py, &supervisor, &assignment, ask, *has_body);
+    }
     let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
     let nudge = match EventFd::from_flags(flags) {
         Ok(nudge) => nudge,
@@ -142,7 +144,6 @@ fn live(py: Python<'_>, channel: i32, version: &str) -> ! {
                 buffer: prepared.buffer,
                 collector: prepared.collector,
                 image: prepared.image,
-                relay: prepared.relay,
                 assignment,
             };
             master.serve(py, prepared.import_millis)
@@ -227,7 +228,6 @@ impl Master {
             let doors = Doors {
                 listeners: &self.listeners,
                 nudge: &self.nudge,
-                relay: self.relay.as_ref(),
                 ledger: self.ledger.as_ref(),
             };
             workers.settle(&self.scoreboard, doors, now);
@@ -330,7 +330,6 @@ impl Master {
             buffer,
             collector,
             image,
-            relay,
         } = self;
         drop(supervisor);
         drop(signals);
@@ -367,7 +366,6 @@ impl Master {
                 buffer,
                 collector,
                 image,
-                relay,
             };
             let mut worker = Worker::new(plan, application, signals).map_err(|e| e.to_string())?;
             worker.run(py).map_err(|e| e.to_string())

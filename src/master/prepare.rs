@@ -22,7 +22,6 @@ use crate::python::{
     Collector, Failure, ForkHooks, Startup, fill_gaps, image, make_immortal, traceback,
     watch_arenas,
 };
-use crate::relay::Relay;
 use crate::scoreboard::Scoreboard;
 use crate::sys::clock::{self, MILLISECOND};
 use crate::sys::image::Image;
@@ -31,7 +30,7 @@ use crate::sys::process::exit_now;
 use crate::sys::signal::Inbox;
 use crate::sys::{fd, heap, orphan, title};
 use crate::worker;
-use crate::wsgi::{Application, FieldPolicy, Origin};
+use crate::wsgi::{Application, Origin};
 
 /// What a master needs to fork workers.
 pub struct Prepared {
@@ -46,7 +45,6 @@ pub struct Prepared {
     pub buffer: Vec<u8>,
     pub collector: Collector,
     pub image: Option<Image>,
-    pub relay: Option<Relay>,
 }
 
 /// Everything up to the point where workers can be forked.
@@ -69,8 +67,6 @@ pub fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, Fail
         .and_then(Scoreboard::map)
         .map_err(|error| system("cannot map the scoreboard", &error))?;
     let ledger = take_logs(assignment).map_err(|error| system("cannot map the logs", &error))?;
-    let relay =
-        take_relay(assignment).map_err(|error| system("cannot take over the relay", &error))?;
     // Ctrl-C reaches the whole foreground process group; what to do about it is the supervisor's
     // decision. TERM still ends a master that imports: it serves nobody yet.
     // A closing terminal sends HUP to all of it; what the application sets instead stays.
@@ -97,12 +93,9 @@ pub fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, Fail
     let origins = origins(&listeners, settings);
     let pages = pages(settings.error_pages.as_deref())?;
     try_to_store(settings)?;
-    let fields = FieldPolicy {
-        underscores: worker::underscores(settings),
-        believed: worker::believed(settings),
-    };
+    let underscores = worker::underscores(settings);
     let mut application =
-        Application::new(py, callable, &origins, fields, pages).map_err(python)?;
+        Application::new(py, callable, &origins, underscores, pages).map_err(python)?;
     let care = &settings.before_fork;
     warm_up::run(py, &mut application, &care.warm_up, care.warm_up_failure)?;
     // After everything that runs code of the application before the fork.
@@ -129,20 +122,11 @@ pub fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, Fail
         buffer,
         collector,
         image,
-        relay,
     })
 }
 
-fn take_relay(assignment: &Assignment) -> std::io::Result<Option<Relay>> {
-    let Some([entry, exit]) = assignment.relay else {
-        return Ok(None);
-    };
-    let (entry, exit) = (fd::claim(entry)?, fd::claim(exit)?);
-    Ok(Some(Relay::from_ends(entry, exit)))
-}
-
 /// What supervisor, master and workers have in common about logs.
-fn take_logs(assignment: &Assignment) -> std::io::Result<Option<Ledger>> {
+pub(super) fn take_logs(assignment: &Assignment) -> std::io::Result<Option<Ledger>> {
     let desk = Desk::map(fd::claim(assignment.desk)?)?;
     let desk: &'static Desk = Box::leak(Box::new(desk));
     log::share_level(desk.level());
@@ -174,7 +158,7 @@ fn try_to_store(settings: &Settings) -> Result<(), Failure> {
 const LARGEST_PAGE: u64 = 64 << 10;
 
 /// What is to be sent instead of our own pages.
-fn pages(directory: Option<&Path>) -> Result<Pages, Failure> {
+pub(super) fn pages(directory: Option<&Path>) -> Result<Pages, Failure> {
     let mut pages = Pages::default();
     let Some(directory) = directory else {
         return Ok(pages);
@@ -245,7 +229,11 @@ fn arm(py: Python<'_>, startup: &Startup) -> PyResult<()> {
     startup.arm(py, &of("_soft_deadline")?, &forks)
 }
 
-fn load(py: Python<'_>, startup: &Startup, settings: &Settings) -> Result<Py<PyAny>, Failure> {
+pub(super) fn load(
+    py: Python<'_>,
+    startup: &Startup,
+    settings: &Settings,
+) -> Result<Py<PyAny>, Failure> {
     let directory = std::env::current_dir().unwrap_or_default();
     let paths: Vec<String> = settings
         .interpreter
@@ -260,14 +248,14 @@ fn load(py: Python<'_>, startup: &Startup, settings: &Settings) -> Result<Py<PyA
         .map_err(|error| python_failure(py, &error))?
 }
 
-fn system(what: &str, error: &dyn std::fmt::Display) -> Failure {
+pub(super) fn system(what: &str, error: &dyn std::fmt::Display) -> Failure {
     Failure {
         reason: format!("{what}: {error}"),
         traceback: String::new(),
     }
 }
 
-fn python_failure(py: Python<'_>, error: &PyErr) -> Failure {
+pub(super) fn python_failure(py: Python<'_>, error: &PyErr) -> Failure {
     Failure {
         reason: format!("cannot prepare the interpreter: {error}"),
         traceback: traceback(py, error),
@@ -275,7 +263,7 @@ fn python_failure(py: Python<'_>, error: &PyErr) -> Failure {
 }
 
 /// What is constant per listener; where there is none (`--check`), what would be.
-fn origins(listeners: &[Listener], settings: &Settings) -> Vec<Origin> {
+pub(super) fn origins(listeners: &[Listener], settings: &Settings) -> Vec<Origin> {
     let origin = |server| Origin {
         server,
         script_name: settings.script_name.clone(),

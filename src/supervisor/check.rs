@@ -15,7 +15,7 @@ use crate::sys::clock::{self, SECOND, nanos};
 
 pub fn check(settings: &Settings) -> Result<()> {
     let now = clock::now();
-    let mut generation = Generation::start(1, settings, (&[], None), Purpose::Check, now)?;
+    let mut generation = Generation::start(1, settings, &[], Purpose::Check, now)?;
     let patience = nanos(settings.limits.start_timeout);
     let deadline = now.saturating_add(patience);
     loop {
@@ -31,7 +31,7 @@ pub fn check(settings: &Settings) -> Result<()> {
                 let message = format!("cannot serve {}: {reason}\n{traceback}", settings.target);
                 return Err(Error::new(Exit::Config, message.trim_end()));
             }
-            Said::Nothing | Said::Answer(_) => {}
+            Said::Nothing | Said::Answered { .. } | Said::Answer(_) => {}
         }
         if let Some(ended) = ended {
             let message = format!("cannot serve {}: the master {ended}", settings.target);
@@ -51,8 +51,8 @@ pub fn check(settings: &Settings) -> Result<()> {
     }
 }
 
-/// Gives a checked master a moment for its `atexit` functions.
-fn dismiss(generation: &mut Generation) {
+/// Gives a master that has done its work a moment for its `atexit` functions.
+pub fn dismiss(generation: &mut Generation) {
     let deadline = clock::now() + SECOND;
     while generation.try_reap().is_none() {
         let now = clock::now();

@@ -4,6 +4,7 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
+use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -18,7 +19,6 @@ use crate::error::{Error, Result};
 use crate::link::{self, Assignment, Done, Order, Purpose, Report, Stderr, Ticket, VERSION};
 use crate::log::{self, Destination};
 use crate::net::Listener;
-use crate::relay::Relay;
 use crate::schedule::{Number, Pool};
 use crate::scoreboard::{Scoreboard, Totals};
 use crate::sys::clock::{MILLISECOND, Nanos};
@@ -32,6 +32,11 @@ pub enum Said {
         python: String,
     },
     Failed(Failure),
+    /// What its one request has come to.
+    Answered {
+        status: u16,
+        failure: Option<String>,
+    },
     /// An answer to an order with a ticket.
     Answer(Answer),
 }
@@ -57,8 +62,6 @@ pub struct Generation {
     pub output: Output,
     /// Why it cannot come up, until its process is gone too.
     pub failure: Option<Failure>,
-    /// It passes connections on by the relay of the app.
-    pub relays: bool,
     /// Version of its Python, once it has told.
     pub python: String,
 }
@@ -73,7 +76,19 @@ impl Generation {
     pub fn start(
         number: Number,
         settings: &Settings,
-        (listeners, relay): (&[Listener], Option<&Relay>),
+        listeners: &[Listener],
+        purpose: Purpose,
+        now: Nanos,
+    ) -> Result<Self> {
+        Self::start_reading(Stdio::inherit(), number, settings, listeners, purpose, now)
+    }
+
+    /// The same with another standard input.
+    pub fn start_reading(
+        input: Stdio,
+        number: Number,
+        settings: &Settings,
+        listeners: &[Listener],
         purpose: Purpose,
         now: Nanos,
     ) -> Result<Self> {
@@ -83,7 +98,7 @@ impl Generation {
         let scoreboard = Scoreboard::create(slots)
             .map_err(|error| refused("cannot create the scoreboard", error))?;
         let mut assigned = settings.clone();
-        if let Purpose::Check = purpose {
+        if let Purpose::Check | Purpose::Request { .. } = purpose {
             // Nothing is served, and whoever asked reads standard error.
             assigned.log = Destination::Stderr;
             assigned.access_log = None;
@@ -111,7 +126,6 @@ impl Generation {
                 .lanes()
                 .zip(inlets.bell.as_ref())
                 .map(|(lanes, bell)| (lanes.as_fd().as_raw_fd(), bell.as_fd().as_raw_fd())),
-            relay: relay.map(|relay| relay.ends().map(|end| end.as_raw_fd())),
             stderr: match inlets.pipe {
                 Some(_) => Stderr::Pipe,
                 None => Stderr::Inherited,
@@ -125,11 +139,11 @@ impl Generation {
             command.stdout(stdout.map_err(|error| refused("cannot duplicate a pipe", error))?);
             command.stderr(pipe);
         }
+        command.stdin(input);
         let mut pass = vec![theirs.as_fd(), scoreboard.as_fd(), output.desk.as_fd()];
         pass.extend(output.lanes().map(AsFd::as_fd));
         pass.extend(inlets.bell.as_ref().map(AsFd::as_fd));
         pass.extend(listeners.iter().map(AsFd::as_fd));
-        pass.extend(relay.into_iter().flat_map(Relay::ends));
         let directory = settings.interpreter.chdir.as_deref();
         let child = process::spawn_as(command, &pass, privileges, directory)
             .map_err(|error| cannot_execute(Path::new(&program), settings, &error))?;
@@ -143,7 +157,6 @@ impl Generation {
             scoreboard,
             output,
             failure: None,
-            relays: relay.is_some(),
             python: String::new(),
         })
     }
@@ -162,7 +175,6 @@ impl Generation {
             layout: Scoreboard::layout(),
             output: Some(self.output.hand_over()),
             python: self.python.clone(),
-            relays: self.relays,
             totals: self.totals().by_name(),
         }
     }
@@ -197,7 +209,6 @@ impl Generation {
             scoreboard: scoreboard.map_err(refused)?,
             output: Output::resume(state.output.as_ref(), state.number, settings)?,
             failure: None,
-            relays: false,
             python: state.python.clone(),
         })
     }
@@ -220,6 +231,7 @@ impl Generation {
         match link::read(&message) {
             Ok(Report::Ready { python, .. }) => Said::Ready { python },
             Ok(Report::Failed { reason, traceback }) => Said::Failed(Failure { reason, traceback }),
+            Ok(Report::Answered { status, failure }) => Said::Answered { status, failure },
             Ok(Report::Done { ticket, done }) => Said::Answer(Answer::Done(ticket, done)),
             Ok(Report::Stack { ticket, stack }) => Said::Answer(Answer::Stack(ticket, stack)),
             Ok(Report::More { ticket, slot, text }) => {

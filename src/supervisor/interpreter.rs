@@ -65,7 +65,7 @@ pub fn command(
 }
 
 /// `--python`, `--venv`, beside this program, `$VIRTUAL_ENV`, PATH: the first that is there.
-fn interpreter(settings: &InterpreterSettings) -> Result<PathBuf> {
+pub(super) fn interpreter(settings: &InterpreterSettings) -> Result<PathBuf> {
     if let Some(python) = &settings.python {
         return on_path(python).ok_or_else(|| {
             let message = format!("--python {}: there is no such program", python.display());

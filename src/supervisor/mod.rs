@@ -7,6 +7,7 @@
 mod app;
 mod check;
 mod control;
+mod convert;
 mod daemon;
 mod generation;
 mod hand_over;
@@ -16,6 +17,7 @@ mod output;
 mod pid_file;
 mod privileges;
 mod record;
+mod request;
 mod service;
 mod upgrade;
 
@@ -87,6 +89,22 @@ fn run(arguments: Vec<OsString>) -> Result<ExitCode> {
     match configuration(&arguments)? {
         Invocation::Print(text) => print(&text)?,
         Invocation::Check(settings) => check::check(&settings)?,
+        Invocation::Request {
+            settings,
+            ask,
+            data,
+        } => {
+            log::set_identity("request".into());
+            request::request(&settings, ask, data)?;
+        }
+        Invocation::Convert {
+            source,
+            interpreter,
+            privileges,
+        } => {
+            log::set_identity("convert".into());
+            convert::convert(&source, &interpreter, privileges)?;
+        }
         Invocation::Serve(settings) if settings.daemon => return daemon(arguments, settings),
         Invocation::Serve(settings) => serve(arguments, settings, passed()?, &mut None)?,
     }

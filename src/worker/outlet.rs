@@ -4,8 +4,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{ErrorKind, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::sys::socket::Shutdown;
@@ -57,7 +56,7 @@ pub enum Verdict {
 }
 
 pub struct Outlet {
-    socket: Arc<OwnedFd>,
+    socket: OwnedFd,
     asked: Asked,
     delivery: Option<Delivery>,
     condition: Condition,
@@ -88,7 +87,7 @@ pub enum Transport {
 impl Outlet {
     pub fn new(socket: OwnedFd, transport: Transport, bound: usize, patience: Duration) -> Self {
         Self {
-            socket: Arc::new(socket),
+            socket,
             asked: Asked {
                 version: Version::Http11,
                 method: Method::Other,
@@ -133,13 +132,8 @@ impl Outlet {
         }
     }
 
-    pub fn share_socket(&self) -> Arc<OwnedFd> {
-        Arc::clone(&self.socket)
-    }
-
-    /// Nothing waits for the socket, and nothing went wrong.
-    pub fn is_quiet(&self) -> bool {
-        self.queue.is_empty() && self.condition == Condition::Whole
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// Sends the end of the connection, with what was held back for it in one segment. The close alone

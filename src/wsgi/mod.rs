@@ -12,7 +12,7 @@ mod names;
 mod response;
 mod wire;
 
-pub use environ::{FieldPolicy, Origin, Peer, Request, RequestBody};
+pub use environ::{Origin, Peer, Request, RequestBody, UnderscoreFields};
 pub use file::FileWrapper;
 pub use wire::{Body, End, Start, Unsent, Wire};
 
@@ -52,13 +52,13 @@ impl Application {
         py: Python<'_>,
         callable: Py<PyAny>,
         origins: &[Origin],
-        fields: FieldPolicy,
+        underscores: UnderscoreFields,
         pages: Pages,
     ) -> PyResult<Self> {
         Ok(Self {
             callable,
             pages,
-            environs: environ::Builder::new(py, origins, fields)?,
+            environs: environ::Builder::new(py, origins, underscores)?,
             exchange: None,
             date: DateCache::new(),
         })

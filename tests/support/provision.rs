@@ -136,6 +136,27 @@ fn make_venv(python: &Python, dir: &Path) -> Result<(), String> {
         .arg(requirements()))
 }
 
+/// An interpreter that has gunicorn, whose options are converted.
+pub fn gunicorn(python: &Python) -> Option<PathBuf> {
+    const VERSION: &str = "gunicorn==27.0.1";
+    let (major, minor) = python.version;
+    let name = format!("{VERSION}-{major}.{minor}");
+    let made = directory(&name, |dir| {
+        run(clean(&python.path).args(["-m", "venv"]).arg(dir))?;
+        let mut pip = clean(&dir.join("bin/python3"));
+        let words = [
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+        ];
+        run(pip.args(words).arg(VERSION))
+    });
+    let made = or_skip(made.map_err(|reason| format!("no gunicorn: {reason}")));
+    made.map(|dir| dir.join("bin/python3"))
+}
+
 /// What the Django site starts from: `db.sqlite3` with the tables and the administrator
 /// (admin, "correct horse"), and the collected files in `static/`.
 pub fn django_start(venv: &Path) -> Option<PathBuf> {
