@@ -15,6 +15,7 @@
 //! scoreboard  what each worker is doing: shared memory
 //! control     the language of the control socket, without I/O
 //! metrics     statistics as metrics, without I/O
+//! relay       connections on their way from one worker to another
 //! convert     configurations of other servers as ours, without I/O
 //! net         listeners: bound, adopted
 //! link        what supervisor and master say to each other
@@ -43,6 +44,7 @@ mod master;
 mod metrics;
 pub mod net;
 mod python;
+mod relay;
 mod schedule;
 mod scoreboard;
 pub mod supervisor;

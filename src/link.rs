@@ -45,6 +45,8 @@ pub struct Assignment {
     pub desk: i32,
     /// Where there is an access log: its shared memory, and the pipe that wakes its reader.
     pub access: Option<(i32, i32)>,
+    /// Both ends of the relay, if connections are to travel.
+    pub relay: Option<[i32; 2]>,
     pub stderr: Stderr,
 }
 
@@ -113,6 +115,8 @@ pub enum Order {
     Serve,
     /// Finish what runs, then leave.
     Drain,
+    /// The same, while another generation serves, which takes over the connections.
+    HandOver,
     /// Leave now.
     Stop,
     /// So many workers more or, below zero, fewer.

@@ -18,6 +18,7 @@ mod packages;
 mod pools;
 mod privileges;
 mod processes;
+mod proxies;
 mod regressions;
 mod reload;
 mod request;

@@ -129,10 +129,11 @@ fn a_worker_is_replaced_after_its_number_of_requests() {
         return;
     }
     let server = pools().arg("--max-requests", "5").start();
+    // In the order of their first request: old and new serve side by side for a moment.
     let mut order: Vec<(String, usize)> = Vec::new();
     while order.len() < 4 {
         let pid = server.get("/pid").text();
-        match order.last_mut().filter(|(last, _)| *last == pid) {
+        match order.iter_mut().find(|(known, _)| *known == pid) {
             Some((_, count)) => *count += 1,
             None => order.push((pid, 1)),
         }

@@ -234,6 +234,14 @@ impl Pen {
         published
     }
 
+    /// Somebody else goes on with the request, and will tell of it.
+    pub fn withdraw(&mut self, ticket: Ticket) {
+        if let Place::Entry(entry) = ticket.place {
+            self.lane.vacate(entry);
+            self.free.push(entry);
+        }
+    }
+
     fn load(&mut self, place: &Place) {
         let is_whole = match place {
             Place::Entry(entry) => self.lane.copy(*entry, &mut self.record),

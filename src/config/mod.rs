@@ -14,8 +14,10 @@ mod example;
 mod file;
 mod given;
 mod layers;
+mod listen;
 mod logs;
 mod privileges;
+mod proxies;
 mod reload;
 mod setting;
 mod settings;
@@ -37,8 +39,10 @@ pub use command::command;
 pub use example::write_line;
 pub use given::Given;
 pub use layers::InForce;
+pub use listen::{Listen, ProxyProtocol};
 pub use logs::LogSettings;
 pub use privileges::{Privileges, RESOURCES, ResourceLimit};
+pub use proxies::{ForwardedField, Proxies};
 pub use setting::{Environment, Kind, Section, Setting, TakesEffect, Value};
 pub use settings::{
     ControlSocket, InterpreterSettings, Limits, Recycling, Settings, UnderscoreFields,

@@ -14,8 +14,10 @@ use super::before_fork::{self, BeforeFork};
 use super::bind::Bind;
 use super::given::{self, Given};
 use super::layers::Layers;
+use super::listen::Listen;
 use super::logs::{self, LogSettings};
 use super::privileges::{self, Privileges};
+use super::proxies::{self, Proxies};
 use super::target::{self, Target};
 use super::value::show_size;
 use super::workers::Pool;
@@ -29,7 +31,7 @@ pub struct Settings {
     /// The name of the app in titles, logs and metrics.
     pub name: String,
     /// As named; when empty, the sockets passed by systemd, else [`super::DEFAULT_BIND`].
-    pub bind: Vec<Bind>,
+    pub bind: Vec<Listen>,
     pub backlog: u32,
     pub workers: Pool,
     pub before_fork: BeforeFork,
@@ -42,9 +44,13 @@ pub struct Settings {
     pub script_name: String,
     pub limits: Limits,
     pub recycling: Recycling,
+    /// Connections travel between workers; they leave one whose application has run for so long.
+    /// `None`: they stay.
+    pub relay: Option<Duration>,
     /// How long a service that is started by its sockets stays when nobody asks for it.
     pub exit_idle: Option<Duration>,
     pub underscore_fields: UnderscoreFields,
+    pub proxies: Proxies,
     /// Directory with pages for responses of the server's own.
     pub error_pages: Option<PathBuf>,
     pub log: Destination,
@@ -154,8 +160,8 @@ pub(super) fn resolve(layers: &Layers) -> Result<Settings> {
         target,
         name,
         bind: layers.list("bind", |text| {
-            let bind = text.parse::<Bind>()?.within(layers.base("bind"));
-            bind.check_length().map(|()| bind)
+            let listen = text.parse::<Listen>()?.within(layers.base("bind"));
+            listen.bind.check_length().map(|()| listen)
         })?,
         backlog: layers.number("backlog")?,
         workers: layers.parsed("workers", str::parse)?,
@@ -181,6 +187,8 @@ pub(super) fn resolve(layers: &Layers) -> Result<Settings> {
             "keep" => Ok(UnderscoreFields::Keep),
             _ => Err(format!("{text:?} is unknown")),
         })?,
+        proxies: proxies::resolve(layers)?,
+        relay: resolve_relay(layers)?,
         error_pages: layers.path("error-pages")?,
         log: logs::error_log(layers)?,
         log_format: logs::form(layers)?,
@@ -284,6 +292,15 @@ fn resolve_limits(layers: &Layers) -> Result<Limits> {
         layers.check_first(&["limit-head", "limit-request-line"], Err(reason))?;
     }
     Ok(limits)
+}
+
+fn resolve_relay(layers: &Layers) -> Result<Option<Duration>> {
+    let after = layers.duration("relay-after")?;
+    layers.parsed("relay", |text| match text {
+        "on" => Ok(Some(after)),
+        "off" => Ok(None),
+        _ => Err(format!("{text:?} is unknown")),
+    })
 }
 
 fn resolve_recycling(layers: &Layers) -> Result<Recycling> {

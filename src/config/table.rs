@@ -207,7 +207,9 @@ pub static SETTINGS: &[Setting] = &[
             unix:@name for an abstract one, fd://N for an inherited listening socket. Sockets passed by systemd \
             are taken without being named; the default applies when there are none. \
             unix:/path?mode=660&user=U&group=G sets who may connect: by default mode 660 and the user and group of \
-            rswsgi, so a web server that runs as another user needs group=www-data (its group) or mode=666.",
+            rswsgi, so a web server that runs as another user needs group=www-data (its group) or mode=666. \
+            ?proxy-protocol=on demands a header of the PROXY protocol (version 1 or 2) on each connection: the \
+            client that it names takes the place of the peer, and who may connect can name anybody.",
         ..LISTENING
     },
     Setting {
@@ -426,6 +428,28 @@ pub static SETTINGS: &[Setting] = &[
         ..REQUESTS
     },
     Setting {
+        name: "trusted-proxies",
+        value: "NETWORK",
+        kind: List { separator: ',' },
+        help: "Network whose word about the client counts, or unix; repeatable",
+        long_help: "10.0.0.0/8, ::1, or unix for whoever may connect to a Unix socket; nobody by default. From such a \
+            peer X-Forwarded-For is walked from the right to the first address that is not trusted, which becomes \
+            REMOTE_ADDR and that of the access log; X-Forwarded-Proto becomes wsgi.url_scheme. All other fields \
+            of this kind are then kept from the application; see --forwarded-fields.",
+        ..REQUESTS
+    },
+    Setting {
+        name: "forwarded-fields",
+        value: "FIELD",
+        kind: List { separator: ',' },
+        help: "Field that trusted proxies set [x-forwarded-for,x-forwarded-proto]",
+        long_help: "x-forwarded-for, x-forwarded-proto, x-forwarded-host (HTTP_HOST), x-forwarded-port, or forwarded \
+            alone (RFC 7239: for, proto and host). Name those that every trusted proxy sets or removes: the \
+            others it passes on as the client has written them. Of several values the last one counts; one that \
+            makes no sense is answered with 400.",
+        ..REQUESTS
+    },
+    Setting {
         name: "max-body",
         value: "SIZE",
         kind: Size(0..=u64::MAX >> 1),
@@ -481,6 +505,26 @@ pub static SETTINGS: &[Setting] = &[
         help: "Time an idle connection is kept open, 0 to close after each response",
         long_help: "It should be longer than what the proxy in front keeps its own side open (nginx: 60s), so that the \
             proxy never sends a request into a connection that is being closed.",
+        ..REQUESTS
+    },
+    Setting {
+        name: "relay",
+        value: "SWITCH",
+        kind: Choice(&["on", "off"]),
+        default: Some("on"),
+        help: "Whether connections may go from one worker to another: on, off",
+        long_help: "A worker that is busy, leaves or is stuck then keeps no client waiting and closes no connection that \
+            another worker could go on with.",
+        ..REQUESTS
+    },
+    Setting {
+        name: "relay-after",
+        value: "TIME",
+        kind: Duration(1..=DAY),
+        default: Some("10ms"),
+        help: "Time a request runs before others on its worker go elsewhere",
+        long_help: "Connections of the worker on which another request arrives meanwhile are taken over by a worker that \
+            has nothing to do, or by the first that has.",
         ..REQUESTS
     },
     Setting {

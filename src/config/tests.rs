@@ -72,6 +72,8 @@ fn every_setting_reaches_the_settings() {
             (_, "umask") => "027".to_owned(),
             (_, "rlimit") => "core=0".to_owned(),
             (_, "access-log-format") => "json".to_owned(),
+            (_, "trusted-proxies") => "unix".to_owned(),
+            (_, "forwarded-fields") => "forwarded".to_owned(),
             (_, name) => panic!("{name} needs a value here"),
         };
         let flag = match value.as_str() {
@@ -123,14 +125,14 @@ fn a_list_of_a_higher_layer_replaces_the_lower_one() {
         ("RSWSGI_SYS_PATH", "/x:y"),
     ];
     let settings = serve_with(&["m"], env);
-    let texts: Vec<_> = settings.bind.iter().map(Bind::to_string).collect();
+    let texts: Vec<_> = settings.bind.iter().map(Listen::to_string).collect();
     assert_eq!(texts, ["127.0.0.1:1", "unix:/a"]);
     assert_eq!(
         settings.interpreter.sys_path,
         [PathBuf::from("/x"), PathBuf::from("/srv/y")]
     );
     let settings = serve_with(&["m", "-b", ":2", "-b:3"], env);
-    let texts: Vec<_> = settings.bind.iter().map(Bind::to_string).collect();
+    let texts: Vec<_> = settings.bind.iter().map(Listen::to_string).collect();
     assert_eq!(texts, [":2", ":3"]);
 }
 

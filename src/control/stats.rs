@@ -344,6 +344,7 @@ pub struct Request {
     pub path: String,
     /// Time since it entered the application.
     pub age_seconds: f64,
-    /// `192.0.2.1:5000`; `null` on a Unix socket.
+    /// The client as the application sees it: `192.0.2.1:5000`, or `192.0.2.1` where a proxy has not told
+    /// the port; `null` where there is no address (on a Unix socket).
     pub peer: Option<String>,
 }

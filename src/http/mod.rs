@@ -8,9 +8,11 @@
 
 pub mod chunked;
 pub mod date;
+pub mod forwarded;
 mod grammar;
 pub mod head;
 pub mod page;
+pub mod proxy;
 pub mod refusal;
 pub mod response;
 mod syntax;

@@ -62,6 +62,10 @@ refusals! {
     TrailersTooLarge 431 "trailers_too_large"
     BodyTooLarge 413 "body_too_large"
     ExpectationFailed 417 "expectation_failed"
+    /// No header of the PROXY protocol where there has to be one.
+    BadProxyHeader 400 "bad_proxy_header"
+    /// A trusted proxy has sent `Forwarded` or an `X-Forwarded-` field that cannot be read in one way.
+    BadForwarded 400 "bad_forwarded"
     HeadTimeout 408 "head_timeout"
     BodyTimeout 408 "body_timeout"
 }

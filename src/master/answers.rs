@@ -50,7 +50,7 @@ impl Workers {
                 });
                 sampling.tickets.push(ticket);
             }
-            Order::Serve | Order::Drain | Order::Stop | Order::Scale { .. } => {}
+            Order::Serve | Order::Drain | Order::HandOver | Order::Stop | Order::Scale { .. } => {}
         }
     }
 

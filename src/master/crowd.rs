@@ -9,10 +9,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::eventfd::EventFd;
 use nix::unistd::Pid;
 
-use crate::net::Listener;
+use super::workers::Doors;
 use crate::schedule::{Demand, Look, Step, WINDOW};
 use crate::scoreboard::Row;
 use crate::sys::clock::Nanos;
@@ -36,16 +35,19 @@ impl Crowd {
         })
     }
 
-    /// Goes to the end of the queue of waiters again, behind a worker that has just come.
-    pub fn stand_behind(&mut self, listeners: &[Listener], nudge: &EventFd) -> nix::Result<()> {
+    /// Goes to the end of the queues of waiters again, behind a worker that has just come.
+    pub fn stand_behind(&mut self, doors: Doors<'_>) -> nix::Result<()> {
+        let listeners = doors.listeners.iter().map(AsFd::as_fd);
+        let relay = doors.relay.map(AsFd::as_fd);
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE | EpollFlags::EPOLLET;
-        let _ = self.epoll.delete(nudge);
-        self.epoll.add(nudge, EpollEvent::new(flags, u64::MAX))?;
-        for (index, listener) in listeners.iter().enumerate() {
-            let _ = self.epoll.delete(listener);
-            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE | EpollFlags::EPOLLET;
-            self.epoll
-                .add(listener, EpollEvent::new(flags, index as u64))?;
+        for (index, door) in [doors.nudge.as_fd()]
+            .into_iter()
+            .chain(relay)
+            .chain(listeners)
+            .enumerate()
+        {
+            let _ = self.epoll.delete(door);
+            self.epoll.add(door, EpollEvent::new(flags, index as u64))?;
         }
         Ok(())
     }
@@ -79,7 +81,7 @@ impl Crowd {
         &mut self,
         serving: &[(Pid, &Row)],
         starting: bool,
-        listeners: &[Listener],
+        doors: Doors<'_>,
         now: Nanos,
     ) -> bool {
         let called = self.called();
@@ -88,7 +90,7 @@ impl Crowd {
             return false;
         }
         let busy = |(_, row): &(Pid, &Row)| row.request_since().is_some();
-        let waiting = somebody_waits(listeners);
+        let waiting = somebody_waits(doors);
         let step = self.demand.look(Look {
             now,
             runnable: serving
@@ -117,10 +119,11 @@ impl AsFd for Crowd {
     }
 }
 
-fn somebody_waits(listeners: &[Listener]) -> bool {
+fn somebody_waits(doors: Doors<'_>) -> bool {
+    let listeners = doors.listeners.iter().map(AsFd::as_fd);
     let mut fds: Vec<PollFd<'_>> = listeners
-        .iter()
-        .map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN))
+        .chain(doors.relay.map(AsFd::as_fd))
+        .map(|door| PollFd::new(door, PollFlags::POLLIN))
         .collect();
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
 }

@@ -35,6 +35,7 @@ use crate::link::{self, Assignment, Order, Purpose, Report, Stderr, VERSION};
 use crate::log::{self, Way};
 use crate::net::Listener;
 use crate::python::{Collector, Fork, Startup, Threads, fork, leave};
+use crate::relay::Relay;
 use crate::schedule::Bounds;
 use crate::scoreboard::{Counter, Scoreboard};
 use crate::sys::clock::{self, Nanos};
@@ -72,6 +73,7 @@ struct Master {
     collector: Collector,
     /// Of its memory, for workers that return to it.
     image: Option<Image>,
+    relay: Option<Relay>,
 }
 
 /// Where the loop of a master ends.
@@ -144,6 +146,7 @@ fn live(py: Python<'_>, channel: i32, version: &str) -> ! {
                 buffer: prepared.buffer,
                 collector: prepared.collector,
                 image: prepared.image,
+                relay: prepared.relay,
                 assignment,
             };
             master.serve(py, prepared.import_millis)
@@ -228,6 +231,7 @@ impl Master {
             let doors = Doors {
                 listeners: &self.listeners,
                 nudge: &self.nudge,
+                relay: self.relay.as_ref(),
                 ledger: self.ledger.as_ref(),
             };
             workers.settle(&self.scoreboard, doors, now);
@@ -330,6 +334,7 @@ impl Master {
             buffer,
             collector,
             image,
+            relay,
         } = self;
         drop(supervisor);
         drop(signals);
@@ -366,6 +371,7 @@ impl Master {
                 buffer,
                 collector,
                 image,
+                relay,
             };
             let mut worker = Worker::new(plan, application, signals).map_err(|e| e.to_string())?;
             worker.run(py).map_err(|e| e.to_string())

@@ -22,6 +22,7 @@ use crate::python::{
     Collector, Failure, ForkHooks, Startup, fill_gaps, image, make_immortal, traceback,
     watch_arenas,
 };
+use crate::relay::Relay;
 use crate::scoreboard::Scoreboard;
 use crate::sys::clock::{self, MILLISECOND};
 use crate::sys::image::Image;
@@ -30,7 +31,7 @@ use crate::sys::process::exit_now;
 use crate::sys::signal::Inbox;
 use crate::sys::{fd, heap, orphan, title};
 use crate::worker;
-use crate::wsgi::{Application, Origin};
+use crate::wsgi::{Application, FieldPolicy, Origin};
 
 /// What a master needs to fork workers.
 pub struct Prepared {
@@ -45,6 +46,7 @@ pub struct Prepared {
     pub buffer: Vec<u8>,
     pub collector: Collector,
     pub image: Option<Image>,
+    pub relay: Option<Relay>,
 }
 
 /// Everything up to the point where workers can be forked.
@@ -67,6 +69,8 @@ pub fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, Fail
         .and_then(Scoreboard::map)
         .map_err(|error| system("cannot map the scoreboard", &error))?;
     let ledger = take_logs(assignment).map_err(|error| system("cannot map the logs", &error))?;
+    let relay =
+        take_relay(assignment).map_err(|error| system("cannot take over the relay", &error))?;
     // Ctrl-C reaches the whole foreground process group; what to do about it is the supervisor's
     // decision. TERM still ends a master that imports: it serves nobody yet.
     // A closing terminal sends HUP to all of it; what the application sets instead stays.
@@ -93,9 +97,12 @@ pub fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, Fail
     let origins = origins(&listeners, settings);
     let pages = pages(settings.error_pages.as_deref())?;
     try_to_store(settings)?;
-    let underscores = worker::underscores(settings);
+    let fields = FieldPolicy {
+        underscores: worker::underscores(settings),
+        believed: worker::believed(settings),
+    };
     let mut application =
-        Application::new(py, callable, &origins, underscores, pages).map_err(python)?;
+        Application::new(py, callable, &origins, fields, pages).map_err(python)?;
     let care = &settings.before_fork;
     warm_up::run(py, &mut application, &care.warm_up, care.warm_up_failure)?;
     // After everything that runs code of the application before the fork.
@@ -122,7 +129,16 @@ pub fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, Fail
         buffer,
         collector,
         image,
+        relay,
     })
+}
+
+fn take_relay(assignment: &Assignment) -> std::io::Result<Option<Relay>> {
+    let Some([entry, exit]) = assignment.relay else {
+        return Ok(None);
+    };
+    let (entry, exit) = (fd::claim(entry)?, fd::claim(exit)?);
+    Ok(Some(Relay::from_ends(entry, exit)))
 }
 
 /// What supervisor, master and workers have in common about logs.

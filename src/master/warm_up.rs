@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use pyo3::prelude::*;
 
 use crate::config::{WarmUp, WarmUpFailure};
+use crate::http::forwarded::{Forwarded, Scheme, Sender};
 use crate::http::{self, Parsed};
 use crate::log;
 use crate::python::Failure;
@@ -88,10 +89,18 @@ fn ask(
             return Err(failed(text, String::new()));
         }
     };
+    let sender = match request.is_https {
+        true => Sender::Proxy(Forwarded {
+            scheme: Some(Scheme::Https),
+            ..Forwarded::default()
+        }),
+        false => Sender::Unjudged,
+    };
     let asked = Request {
         head: &head,
         body: RequestBody::None,
         origin: 0,
+        sender: &sender,
         peer,
         // --start-timeout is the limit here.
         deadline: clock::Nanos::MAX,

@@ -18,6 +18,7 @@ use crate::config::Settings;
 use crate::link::Order;
 use crate::log;
 use crate::net::Listener;
+use crate::relay::Relay;
 use crate::schedule::{Bounds, Pool, Verdict};
 use crate::scoreboard::{Counter, Row, Scoreboard, Size, State};
 use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND, nanos};
@@ -101,6 +102,7 @@ pub struct Doors<'a> {
     pub listeners: &'a [Listener],
     /// Written by a worker that cannot take a connection it was woken for.
     pub nudge: &'a EventFd,
+    pub relay: Option<&'a Relay>,
     /// Where the requests of dead workers are told.
     pub ledger: Option<&'a Ledger>,
 }
@@ -181,6 +183,7 @@ impl Workers {
     pub fn obey(&mut self, order: Order, scoreboard: &Scoreboard, now: Nanos) {
         let (word, until) = match order {
             Order::Drain => (order::DRAIN, now.saturating_add(self.graceful_timeout)),
+            Order::HandOver => (order::HAND_OVER, now.saturating_add(self.graceful_timeout)),
             Order::Stop => (order::STOP, now + STOP_GRACE),
             Order::Scale { by } => return self.scale(by, scoreboard, now),
             order @ (Order::Resize { .. }
@@ -234,7 +237,8 @@ impl Workers {
         if let Some(process) = &self.processes[slot]
             && let Some(channel) = process.channel.open()
         {
-            let _ = channel.send(order::DRAIN);
+            // Its siblings serve on.
+            let _ = channel.send(order::HAND_OVER);
         }
         self.leaves(slot, now);
     }
@@ -329,7 +333,6 @@ impl Workers {
 
     /// Takes note of what the workers have become and does what is due.
     pub fn settle(&mut self, scoreboard: &Scoreboard, doors: Doors<'_>, now: Nanos) {
-        let listeners = doors.listeners;
         self.care.watch.wake(now);
         for slot in 0..self.processes.len() {
             if self.processes[slot].is_some() {
@@ -346,7 +349,7 @@ impl Workers {
                 self.kill(scoreboard, |process| {
                     process.leave_by.is_some_and(|by| by <= now)
                 });
-                self.attend_to_crowd(scoreboard, listeners, now);
+                self.attend_to_crowd(scoreboard, doors, now);
             }
             Mood::Leaving { until } | Mood::Orphaned { until } if until <= now => {
                 self.kill(scoreboard, |_| true);
@@ -376,7 +379,7 @@ impl Workers {
         self.care = care;
     }
 
-    fn attend_to_crowd(&mut self, scoreboard: &Scoreboard, listeners: &[Listener], now: Nanos) {
+    fn attend_to_crowd(&mut self, scoreboard: &Scoreboard, doors: Doors<'_>, now: Nanos) {
         if !self.pool.can_grow() {
             self.crowd.disperse();
             return;
@@ -391,7 +394,7 @@ impl Workers {
             })
             .collect();
         let starting = self.pool.is_starting();
-        if self.crowd.wants_another(&rows, starting, listeners, now) && self.pool.grow() {
+        if self.crowd.wants_another(&rows, starting, doors, now) && self.pool.grow() {
             log::info!(
                 "all {} workers are busy and somebody waits: starting another",
                 rows.len()
@@ -421,7 +424,7 @@ impl Workers {
                     }
                 }
                 order::LISTENS => {
-                    if let Err(error) = self.crowd.stand_behind(doors.listeners, doors.nudge) {
+                    if let Err(error) = self.crowd.stand_behind(doors) {
                         log::error!("cannot watch for waiting connections: {error}");
                     }
                 }
@@ -433,7 +436,11 @@ impl Workers {
                 order::LEAVING if self.pool.is_serving(slot) => {
                     log::info!("worker {slot} was told by a signal to leave: replacing it");
                     counts.count(Counter::RecycledAsked, 1);
-                    self.leaves(slot, now);
+                    // While the generation leaves nobody else does.
+                    match self.mood {
+                        Mood::Serving => self.dismiss(slot, now),
+                        _ => self.leaves(slot, now),
+                    }
                 }
                 _ => {}
             }

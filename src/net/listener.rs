@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::adopt::{Passed, adopt, listener};
+use crate::config::ProxyProtocol;
 use crate::error::{Error, Exit, Result};
 
 /// A stream socket in the listening state, non-blocking and close-on-exec. Dropping it removes the
@@ -23,6 +24,7 @@ pub struct Listener {
     kind: Kind,
     file: Option<SocketFile>,
     origin: Origin,
+    proxy_protocol: ProxyProtocol,
 }
 
 /// Who has bound the socket.
@@ -50,6 +52,8 @@ pub struct ListenerSpec {
     pub fd: RawFd,
     pub kind: Kind,
     pub name: String,
+    #[serde(default)]
+    pub proxy_protocol: ProxyProtocol,
 }
 
 /// A listener as one program describes it to the next in the same process.
@@ -80,7 +84,18 @@ impl Listener {
             kind,
             file,
             origin: Origin::Bound,
+            proxy_protocol: ProxyProtocol::Off,
         }
+    }
+
+    pub(super) fn speaking(mut self, proxy_protocol: ProxyProtocol) -> Listener {
+        self.proxy_protocol = proxy_protocol;
+        self
+    }
+
+    /// Whether its connections begin with a header of the PROXY protocol.
+    pub fn proxy_protocol(&self) -> ProxyProtocol {
+        self.proxy_protocol
     }
 
     pub(super) fn passed(fd: OwnedFd, kind: Kind) -> Listener {
@@ -113,7 +128,7 @@ impl Listener {
             let message = format!("descriptor {} is {}, not {}", spec.fd, self.name, spec.name);
             return Err(Error::new(Exit::Internal, message));
         }
-        Ok(self)
+        Ok(self.speaking(spec.proxy_protocol))
     }
 
     /// The description for a process that inherits the descriptor under the same number; whoever
@@ -123,6 +138,7 @@ impl Listener {
             fd: self.fd.as_raw_fd(),
             kind: self.kind.clone(),
             name: self.name.clone(),
+            proxy_protocol: self.proxy_protocol,
         }
     }
 

@@ -15,7 +15,7 @@ pub use access::DEFAULT_MODE;
 pub use adopt::{LISTEN_VARIABLES, Passed, adopt, passed};
 pub use listener::{HandedListener, Kind, Listener, ListenerSpec, Origin};
 
-use crate::config::{Bind, DEFAULT_BIND};
+use crate::config::{Bind, DEFAULT_BIND, Listen, ProxyProtocol};
 use crate::error::{Error, Exit, Result};
 use access::Access;
 
@@ -39,21 +39,24 @@ impl Kept {
 /// All listeners of an app: the sockets that were passed, then those named; the default address if
 /// there are neither. A socket that is passed as well as named (`fd://3`) is one listener. What was
 /// kept for us and is no longer asked for is closed.
-pub fn open(binds: &[Bind], passed: &[Passed], backlog: u32) -> Result<Vec<Listener>> {
+pub fn open(named: &[Listen], passed: &[Passed], backlog: u32) -> Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     let mut kept = Kept::default();
     for socket in passed {
         match socket.label.as_deref() {
             Some(KEPT) => kept.0.push(adopt(socket)?),
-            _ => listeners.push(adopt(socket)?),
+            _ => listeners.push(adopt(socket)?.speaking(protocol_of(named, socket.fd))),
         }
     }
-    for (index, named) in binds.iter().enumerate() {
+    for (index, listen) in named.iter().enumerate() {
         let taken = |fd: i32| passed.iter().any(|socket| socket.fd == fd);
-        match named {
-            _ if binds[..index].contains(named) => {}
+        match &listen.bind {
+            _ if named[..index].contains(listen) => {}
             Bind::Fd(fd) if taken(*fd) => {}
-            _ => listeners.extend(bind_or_take(named, backlog, &mut kept)?),
+            bind => {
+                let bound = bind_or_take(bind, backlog, &mut kept)?.into_iter();
+                listeners.extend(bound.map(|l| l.speaking(listen.proxy_protocol)));
+            }
         }
     }
     if listeners.is_empty() {
@@ -63,6 +66,12 @@ pub fn open(binds: &[Bind], passed: &[Passed], backlog: u32) -> Result<Vec<Liste
         listeners = bind_or_take(&default, backlog, &mut kept)?;
     }
     Ok(listeners)
+}
+
+/// What is spoken on a passed socket: that is said where it is named.
+fn protocol_of(named: &[Listen], fd: i32) -> ProxyProtocol {
+    let named = named.iter().find(|listen| listen.bind == Bind::Fd(fd));
+    named.map_or(ProxyProtocol::Off, |listen| listen.proxy_protocol)
 }
 
 /// Binds one address; a host name may stand for several.
@@ -155,15 +164,36 @@ mod tests {
     #[test]
     fn a_socket_passed_and_named_is_one_listener() {
         let fd = inherited();
-        let binds = [Bind::Fd(fd), "127.0.0.1:0".parse().unwrap()];
+        let binds = [Bind::Fd(fd).into(), "127.0.0.1:0".parse().unwrap()];
         let listeners = open(&binds, &[Passed::unnamed(fd)], 16).unwrap();
         assert_eq!(listeners.len(), 2);
     }
 
     #[test]
     fn an_address_named_twice_is_bound_once() {
-        let fd = Bind::Fd(inherited());
+        let fd = Listen::from(Bind::Fd(inherited()));
         assert_eq!(open(&[fd.clone(), fd], &[], 16).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_is_spoken_on_a_listener_is_said_where_it_is_named() {
+        let (fd, other) = (inherited(), inherited());
+        let named = [
+            format!("fd://{fd}?proxy-protocol=on").parse().unwrap(),
+            "127.0.0.1:0?proxy-protocol=on".parse().unwrap(),
+            "127.0.0.1:0".parse().unwrap(),
+        ];
+        let passed = [Passed::unnamed(fd), Passed::unnamed(other)];
+        let listeners = open(&named, &passed, 16).unwrap();
+        let spoken: Vec<_> = listeners.iter().map(Listener::proxy_protocol).collect();
+        use ProxyProtocol::{Off, Required};
+        assert_eq!(spoken, [Required, Off, Required, Off]);
+        let handed = listeners[2].hand_over();
+        let json = serde_json::to_string(&handed).unwrap();
+        let handed: HandedListener = serde_json::from_str(&json).unwrap();
+        let copy = nix::unistd::dup(&listeners[2]).unwrap();
+        let resumed = Listener::resume(&handed, copy).unwrap();
+        assert_eq!(resumed.proxy_protocol(), Required, "after an upgrade");
     }
 
     #[test]
@@ -202,7 +232,7 @@ mod tests {
     fn what_was_kept_is_taken_up_again_and_is_ours() {
         let directory = directory();
         let text = format!("unix:{}?mode=600", directory.path("a.sock").display());
-        let mut binds: Vec<Bind> = vec![text.parse().unwrap(), "127.0.0.1:0".parse().unwrap()];
+        let mut binds: Vec<Listen> = vec![text.parse().unwrap(), "127.0.0.1:0".parse().unwrap()];
         let mut first = open(&binds, &[], 16).unwrap();
         let Kind::Tcp { addr } = first[1].kind().clone() else {
             panic!("{:?}", first[1]);
@@ -212,7 +242,7 @@ mod tests {
         first[0].keep_file();
         drop(first);
         // A socket that nobody asks for any more is closed.
-        let other: Bind = "127.0.0.1:0".parse().unwrap();
+        let other: Listen = "127.0.0.1:0".parse().unwrap();
         let unwanted = open(&[other], &[], 16).unwrap();
         let passed = [&passed[..], &[kept(&unwanted[0])]].concat();
         let unwanted = unwanted.into_iter().next().unwrap().kind().clone();

@@ -76,6 +76,18 @@ pub enum Counter {
     WakeUps,
     /// Requests that found no room on their way to the access log.
     UnloggedRequests,
+    /// Connections taken from the relay.
+    RelayedIn,
+    /// Connections sent on because the application ran; because the worker was leaving; because it was
+    /// about to be killed; because others had nothing to do.
+    RelayedBusy,
+    RelayedDrain,
+    RelayedStuck,
+    RelayedBalance,
+    /// Attempts that found no room.
+    RelayFull,
+    /// Taken from the relay and closed, because they could not be served.
+    RelayRefused,
     /// Workers forked; this and the following are counted by the master, in the row of the pool.
     Spawns,
     /// Workers that ended although nobody had told them to.
@@ -109,6 +121,13 @@ impl Counter {
         Counter::BrokenResponses,
         Counter::WakeUps,
         Counter::UnloggedRequests,
+        Counter::RelayedIn,
+        Counter::RelayedBusy,
+        Counter::RelayedDrain,
+        Counter::RelayedStuck,
+        Counter::RelayedBalance,
+        Counter::RelayFull,
+        Counter::RelayRefused,
         Counter::Spawns,
         Counter::Crashes,
         Counter::StartFailures,
@@ -136,6 +155,13 @@ impl Counter {
             Counter::BrokenResponses => "broken_responses",
             Counter::WakeUps => "wake_ups",
             Counter::UnloggedRequests => "unlogged_requests",
+            Counter::RelayedIn => "relayed_in",
+            Counter::RelayedBusy => "relayed_busy",
+            Counter::RelayedDrain => "relayed_drain",
+            Counter::RelayedStuck => "relayed_stuck",
+            Counter::RelayedBalance => "relayed_balance",
+            Counter::RelayFull => "relay_full",
+            Counter::RelayRefused => "relay_refused",
             Counter::Spawns => "spawns",
             Counter::Crashes => "crashes",
             Counter::StartFailures => "start_failures",
@@ -156,13 +182,15 @@ const LINE_WORDS: usize = 20;
 /// Bytes of a request line that are kept.
 pub const LINE_BYTES: usize = LINE_WORDS * 8;
 
+const IS_KNOWN: u32 = 1 << 16;
+
 #[repr(C, align(64))]
 pub struct Row {
     state: AtomicU32,
     /// Open connections.
     connections: AtomicU32,
     line_length: AtomicU32,
-    /// 0 for a client on a Unix socket.
+    /// [`IS_KNOWN`] and the port; 0 for a client without an address.
     peer_port: AtomicU32,
     peer_address: [AtomicU64; 2],
     pid: AtomicU32,
@@ -187,6 +215,8 @@ pub struct Row {
     latency: Histogram,
     /// Time that requests have waited in the kernel for their connection to be accepted: a sample.
     queue: Histogram,
+    /// Time that connections have waited on the relay.
+    relay: Histogram,
     /// Completed requests.
     seconds: Seconds,
 }
@@ -319,11 +349,16 @@ impl Row {
         &self.queue
     }
 
+    pub fn relay(&self) -> &Histogram {
+        &self.relay
+    }
+
     pub fn seconds(&self) -> &Seconds {
         &self.seconds
     }
 
-    /// Who sends the request that is about to begin; `None` for a client on a Unix socket.
+    /// Who sends the request that is about to begin; `None` for a client without an address. The port
+    /// is 0 where it is not known.
     pub fn set_peer(&self, peer: Option<SocketAddr>) {
         let Some(peer) = peer else {
             self.peer_port.store(0, Ordering::Relaxed);
@@ -338,18 +373,21 @@ impl Row {
         for (cell, word) in self.peer_address.iter().zip(words) {
             cell.store(u64::from_ne_bytes(*word), Ordering::Relaxed);
         }
-        self.peer_port.store(peer.port().into(), Ordering::Relaxed);
+        let port = IS_KNOWN | u32::from(peer.port());
+        self.peer_port.store(port, Ordering::Relaxed);
     }
 
     /// Of the running or last request.
     pub fn peer(&self) -> Option<SocketAddr> {
-        let port = u16::try_from(self.peer_port.load(Ordering::Relaxed)).ok()?;
+        let port = self.peer_port.load(Ordering::Relaxed);
         let mut octets = [0; 16];
         for (part, cell) in octets.chunks_exact_mut(8).zip(&self.peer_address) {
             part.copy_from_slice(&cell.load(Ordering::Relaxed).to_ne_bytes());
         }
         let address = Ipv6Addr::from(octets).to_canonical();
-        (port > 0).then_some(SocketAddr::new(address, port))
+        let is_known = port & IS_KNOWN != 0;
+        let port = u16::try_from(port & u32::from(u16::MAX)).ok()?;
+        is_known.then_some(SocketAddr::new(address, port))
     }
 
     /// The request enters the application. `line` is the start of the head.
@@ -451,7 +489,7 @@ mod tests {
         let board = Scoreboard::create(1).unwrap();
         let row = board.row(0);
         assert_eq!(row.peer(), None);
-        for text in ["192.0.2.1:80", "[2001:db8::7]:65535"] {
+        for text in ["192.0.2.1:80", "[2001:db8::7]:65535", "192.0.2.1:0"] {
             let peer = text.parse().ok();
             row.set_peer(peer);
             assert_eq!(row.peer(), peer);

@@ -14,6 +14,7 @@ pub struct Totals {
     refusals: [u64; Refusal::ALL.len()],
     pub latency: Durations,
     pub queue: Durations,
+    pub relay: Durations,
     pub recent: Recent,
 }
 
@@ -24,6 +25,7 @@ impl Default for Totals {
             refusals: [0; Refusal::ALL.len()],
             latency: Durations::default(),
             queue: Durations::default(),
+            relay: Durations::default(),
             recent: Recent::default(),
         }
     }
@@ -41,6 +43,7 @@ impl Totals {
             }
             self.latency.add(row.latency());
             self.queue.add(row.queue());
+            self.relay.add(row.relay());
             self.recent.add(row.seconds());
         }
     }
@@ -54,6 +57,7 @@ impl Totals {
         }
         self.latency.merge(&other.latency);
         self.queue.merge(&other.queue);
+        self.relay.merge(&other.relay);
         self.recent.merge(&other.recent);
     }
 
@@ -79,6 +83,7 @@ impl Totals {
             )
             .chain(self.latency.names("latency"))
             .chain(self.queue.names("queue"))
+            .chain(self.relay.names("relay"))
             .collect()
     }
 
@@ -88,6 +93,7 @@ impl Totals {
         let mut totals = Self {
             latency: Durations::from_names(of, "latency"),
             queue: Durations::from_names(of, "queue"),
+            relay: Durations::from_names(of, "relay"),
             ..Self::default()
         };
         for counter in Counter::ALL {

@@ -3,10 +3,10 @@
 
 #![forbid(unsafe_code)]
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use super::generation::{self, Answer, Failure, Generation, Said};
-use super::hand_over::{AppState, GenerationState, HandedStage, take};
+use super::hand_over::{AppState, GenerationState, HandedStage, RelayState, take};
 use super::logs::Logs;
 use super::output::Output;
 use super::record::{LastReload, Tally};
@@ -15,6 +15,7 @@ use crate::error::{Error, Exit, Result};
 use crate::link::{Order, Purpose};
 use crate::log;
 use crate::net::{self, HandedListener, Listener, Origin};
+use crate::relay::{FORMAT, Relay};
 use crate::schedule::{
     Action, Cause, Event, Generations, News as Told, Number, Quiet, Stage, Standing, Terms,
 };
@@ -36,6 +37,8 @@ pub struct App {
     pub settings: Settings,
     pub listeners: Vec<Listener>,
     pub generations: Vec<Generation>,
+    /// Between the workers of all generations, from the first one on that wants it.
+    relay: Option<Relay>,
     /// What the last reload read, until it is started with.
     candidate: Option<Settings>,
     plan: Generations,
@@ -78,6 +81,7 @@ impl App {
             settings,
             listeners,
             generations: Vec::new(),
+            relay: None,
             candidate: None,
             plan: Generations::new(),
             past: Totals::default(),
@@ -119,6 +123,10 @@ impl App {
             totals: self.past.by_name(),
             tally: self.tally,
             reload: self.reload.clone(),
+            relay: self.relay.as_ref().map(|relay| RelayState {
+                format: FORMAT,
+                ends: relay.ends().map(|end| end.as_raw_fd()),
+            }),
         }))
     }
 
@@ -136,6 +144,7 @@ impl App {
             handed.extend([child.as_fd(), channel.as_fd(), scoreboard.as_fd()]);
             handed.extend(output.handed());
         }
+        handed.extend(self.relay.iter().flat_map(Relay::ends));
         handed
     }
 
@@ -162,7 +171,21 @@ impl App {
         for state in generations.clone().filter(foreign) {
             past.merge(&Totals::from_names(&state.totals));
         }
-        let generations = generations.map(|state| Generation::resume(state, &settings));
+        let relay = match state.relay {
+            Some(RelayState {
+                format: FORMAT,
+                ends,
+            }) => {
+                let [entry, exit] = ends.map(|end| take(end, "an end of the relay"));
+                Some(Relay::from_ends(entry?, exit?))
+            }
+            _ => None,
+        };
+        let generations = generations.map(|state| {
+            let mut generation = Generation::resume(state, &settings)?;
+            generation.relays = state.relays && relay.is_some();
+            Ok(generation)
+        });
         let plan = Generations::resume(quiet);
         let status = match plan.serving() {
             Some(number) => serving(&settings, number),
@@ -171,6 +194,7 @@ impl App {
         Ok(Self {
             listeners: listeners.collect::<Result<_>>()?,
             generations: generations.collect::<Result<_>>()?,
+            relay,
             candidate: None,
             plan,
             past,
@@ -273,6 +297,12 @@ impl App {
     }
 
     pub fn drain(&mut self, now: Nanos) {
+        // One that hands its connections over would do so to nobody.
+        for generation in &self.generations {
+            if self.plan.is_leaving(generation.number) {
+                generation.order(Order::Drain);
+            }
+        }
         let _ = self.step(Event::Drain, None, now);
     }
 
@@ -468,7 +498,10 @@ impl App {
                 Action::Start(number, cause) => self.start(number, cause, now),
                 Action::Tell(told) => self.tell(told, gone.as_ref(), now),
                 Action::Serve(number) => self.with(number, |g| g.order(Order::Serve)),
-                Action::Drain(number) => self.with(number, |g| g.order(Order::Drain)),
+                Action::Drain(number) => {
+                    let order = self.farewell(number);
+                    self.with(number, |g| g.order(order))
+                }
                 Action::Stop(number) => self.with(number, |g| g.order(Order::Stop)),
                 Action::GiveUp(number) => self.with(number, Generation::give_up),
                 Action::Kill(number) => self.with(number, Generation::kill),
@@ -476,6 +509,17 @@ impl App {
             news = done.or(news);
         }
         news
+    }
+
+    /// How a generation is told to leave.
+    fn farewell(&self, number: Number) -> Order {
+        let leaves = self.generations.iter().find(|g| g.number == number);
+        match (leaves, self.serving()) {
+            (Some(old), Some(next)) if old.relays && next.relays && next.number != number => {
+                Order::HandOver
+            }
+            _ => Order::Drain,
+        }
     }
 
     fn with(&self, number: Number, act: impl Fn(&Generation)) -> Option<News> {
@@ -491,7 +535,15 @@ impl App {
             Cause::First | Cause::Restart => None,
         };
         let settings = settings.as_ref().unwrap_or(&self.settings);
-        match Generation::start(number, settings, &self.listeners, Purpose::Serve, now) {
+        if settings.relay.is_some() && self.relay.is_none() {
+            match Relay::create() {
+                Ok(relay) => self.relay = Some(relay),
+                Err(error) => log::error!("cannot create a relay, serving without: {error}"),
+            }
+        }
+        let relay = self.relay.as_ref().filter(|_| settings.relay.is_some());
+        let doors = (self.listeners.as_slice(), relay);
+        match Generation::start(number, settings, doors, Purpose::Serve, now) {
             Ok(generation) => {
                 self.generations.push(generation);
                 None

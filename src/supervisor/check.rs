@@ -15,7 +15,7 @@ use crate::sys::clock::{self, SECOND, nanos};
 
 pub fn check(settings: &Settings) -> Result<()> {
     let now = clock::now();
-    let mut generation = Generation::start(1, settings, &[], Purpose::Check, now)?;
+    let mut generation = Generation::start(1, settings, (&[], None), Purpose::Check, now)?;
     let patience = nanos(settings.limits.start_timeout);
     let deadline = now.saturating_add(patience);
     loop {

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::link::{self, Assignment, Done, Order, Purpose, Report, Stderr, Ticket, VERSION};
 use crate::log::{self, Destination};
 use crate::net::Listener;
+use crate::relay::Relay;
 use crate::schedule::{Number, Pool};
 use crate::scoreboard::{Scoreboard, Totals};
 use crate::sys::clock::{MILLISECOND, Nanos};
@@ -62,6 +63,8 @@ pub struct Generation {
     pub output: Output,
     /// Why it cannot come up, until its process is gone too.
     pub failure: Option<Failure>,
+    /// It passes connections on by the relay of the app.
+    pub relays: bool,
     /// Version of its Python, once it has told.
     pub python: String,
 }
@@ -76,7 +79,7 @@ impl Generation {
     pub fn start(
         number: Number,
         settings: &Settings,
-        listeners: &[Listener],
+        (listeners, relay): (&[Listener], Option<&Relay>),
         purpose: Purpose,
         now: Nanos,
     ) -> Result<Self> {
@@ -126,6 +129,7 @@ impl Generation {
                 .lanes()
                 .zip(inlets.bell.as_ref())
                 .map(|(lanes, bell)| (lanes.as_fd().as_raw_fd(), bell.as_fd().as_raw_fd())),
+            relay: relay.map(|relay| relay.ends().map(|end| end.as_raw_fd())),
             stderr: match inlets.pipe {
                 Some(_) => Stderr::Pipe,
                 None => Stderr::Inherited,
@@ -144,6 +148,7 @@ impl Generation {
         pass.extend(output.lanes().map(AsFd::as_fd));
         pass.extend(inlets.bell.as_ref().map(AsFd::as_fd));
         pass.extend(listeners.iter().map(AsFd::as_fd));
+        pass.extend(relay.into_iter().flat_map(Relay::ends));
         let directory = settings.interpreter.chdir.as_deref();
         let child = process::spawn_as(command, &pass, privileges, directory)
             .map_err(|error| cannot_execute(Path::new(&program), settings, &error))?;
@@ -157,6 +162,7 @@ impl Generation {
             scoreboard,
             output,
             failure: None,
+            relays: relay.is_some(),
             python: String::new(),
         })
     }
@@ -175,6 +181,7 @@ impl Generation {
             layout: Scoreboard::layout(),
             output: Some(self.output.hand_over()),
             python: self.python.clone(),
+            relays: self.relays,
             totals: self.totals().by_name(),
         }
     }
@@ -209,6 +216,7 @@ impl Generation {
             scoreboard: scoreboard.map_err(refused)?,
             output: Output::resume(state.output.as_ref(), state.number, settings)?,
             failure: None,
+            relays: false,
             python: state.python.clone(),
         })
     }

@@ -70,6 +70,8 @@ pub struct AppState {
     pub tally: Tally,
     #[serde(default)]
     pub reload: Option<LastReload>,
+    #[serde(default)]
+    pub relay: Option<RelayState>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -90,6 +92,16 @@ pub struct GenerationState {
     pub totals: BTreeMap<String, u64>,
     #[serde(default)]
     pub output: Option<OutputState>,
+    /// It passes connections on by the relay of its app.
+    #[serde(default)]
+    pub relays: bool,
+}
+
+/// The relay of an app. A program that speaks another format makes one of its own.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct RelayState {
+    pub format: u8,
+    pub ends: [RawFd; 2],
 }
 
 /// A generation that starts is never handed over.
@@ -169,7 +181,11 @@ impl HandOver {
             };
             app.generations.iter().flat_map(own).collect()
         };
-        let all = |app| listeners(app).into_iter().chain(generations(app));
+        let relay = |app: &AppState| app.relay.into_iter().flat_map(|relay| relay.ends);
+        let all = |app| {
+            let listeners = listeners(app).into_iter();
+            listeners.chain(generations(app)).chain(relay(app))
+        };
         let doors = self.doors.iter().map(|door| door.listener.spec.fd);
         let pid_file = self.pid_file.iter().map(|handed| handed.fd);
         let own = doors.chain(pid_file);

@@ -14,6 +14,7 @@ pub mod inventory;
 pub mod memory;
 pub mod notify;
 pub mod orphan;
+pub mod passing;
 pub mod privileges;
 pub mod process;
 pub mod seqpacket;

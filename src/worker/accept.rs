@@ -1,17 +1,20 @@
 //! Taking new connections: when, from which listener, and what to do when there are too many.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{EpollEvent, EpollFlags};
 use pyo3::prelude::*;
 
-use super::connection::Connection;
+use super::connection::{Connection, Phase};
 use super::outlet::{Outlet, Transport};
-use super::{FIRST_LISTENER, Id, NUDGE, ORDERS, SIGNAL, TURN, Worker};
+use super::relay::Farewell;
+use super::{FIRST_LISTENER, NUDGE, RELAY, TURN, Worker};
+use crate::config::ProxyProtocol;
 use crate::log::{self, Allowed};
 use crate::net::Listener;
+use crate::relay::Traits;
 use crate::scoreboard::Counter;
 use crate::sys::clock::{MILLISECOND, Nanos, SECOND, nanos};
 use crate::sys::socket::{self, Peer};
@@ -49,26 +52,53 @@ pub(super) enum Accepted {
     Over,
 }
 
+/// Where a connection waits for somebody to take it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    Listener(usize),
+    Relay,
+}
+
+impl Door {
+    pub(super) fn of(token: u64) -> Option<Door> {
+        match token {
+            RELAY => Some(Door::Relay),
+            // Above the listeners are tokens of other things.
+            FIRST_LISTENER..NUDGE => Some(Door::Listener((token - FIRST_LISTENER) as usize)),
+            _ => None,
+        }
+    }
+}
+
 impl Worker<'_> {
     /// The kernel has woken us, and nobody else, for a connection (EPOLLEXCLUSIVE); with other work
     /// at hand, which may take the application long, a sibling has to be woken for it instead.
     pub(super) fn pass_on(&self, events: &[EpollEvent]) {
-        let is_door = |event: &EpollEvent| matches!(event.data(), FIRST_LISTENER.. if !matches!(event.data(), ORDERS | SIGNAL));
-        let doors = events.iter().filter(|event| is_door(event)).count();
+        let is_door =
+            |event: &&EpollEvent| event.data() == NUDGE || Door::of(event.data()).is_some();
+        let doors = events.iter().filter(is_door).count();
         let has_work = events.len() > doors || !self.runnable.is_empty();
         if doors > 0 && has_work && !self.owes_accept {
             let _ = self.nudge.write(1);
         }
     }
 
-    /// A sibling is busy and has left a connection to us: the listener where one waits.
-    pub(super) fn answer_nudge(&self) -> Option<usize> {
+    /// A sibling is busy and has left a connection to us: where it waits.
+    pub(super) fn answer_nudge(&self) -> Option<Door> {
         let _ = self.nudge.read();
+        if self
+            .floor
+            .ferry
+            .as_ref()
+            .is_some_and(|ferry| ferry.relay.is_waiting())
+        {
+            return Some(Door::Relay);
+        }
         let waits = |listener: &Listener| {
             let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
             poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
         };
-        self.listeners.iter().position(waits)
+        self.listeners.iter().position(waits).map(Door::Listener)
     }
 
     pub(super) fn listen(&mut self) -> io::Result<()> {
@@ -76,12 +106,16 @@ impl Worker<'_> {
             // EPOLLEXCLUSIVE: a new connection wakes one idle worker, not all of them (epoll_ctl(2)).
             let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
             let event = EpollEvent::new(flags, FIRST_LISTENER + index as u64);
-            self.epoll.add(listener, event)?;
+            self.floor.epoll.add(listener, event)?;
         }
-        self.epoll.add(
-            &self.nudge,
-            EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE, NUDGE),
-        )?;
+        let exclusive = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
+        if let Some(ferry) = &self.floor.ferry {
+            let event = EpollEvent::new(exclusive, RELAY);
+            self.floor.epoll.add(&ferry.relay, event)?;
+        }
+        self.floor
+            .epoll
+            .add(&self.nudge, EpollEvent::new(exclusive, NUDGE))?;
         self.accepting = Accepting::Yes;
         Ok(())
     }
@@ -89,9 +123,12 @@ impl Worker<'_> {
     pub(super) fn stop_listening(&mut self, accepting: Accepting) {
         if self.accepting == Accepting::Yes {
             for listener in &self.listeners {
-                let _ = self.epoll.delete(listener);
+                let _ = self.floor.epoll.delete(listener);
             }
-            let _ = self.epoll.delete(&self.nudge);
+            if let Some(ferry) = &self.floor.ferry {
+                let _ = self.floor.epoll.delete(&ferry.relay);
+            }
+            let _ = self.floor.epoll.delete(&self.nudge);
         }
         if self.accepting != Accepting::Never {
             self.accepting = accepting;
@@ -112,29 +149,20 @@ impl Worker<'_> {
             self.next_wait = self.now + WAIT_SAMPLE;
             self.note_wait(socket.as_fd(), peer);
         }
-        if self.connections.len() >= self.settings.limits.max_connections {
-            self.close_oldest_idle();
-        }
-        let limits = &self.settings.limits;
-        let transport = match peer {
-            Peer::Inet(_) => Transport::Tcp,
-            Peer::Local => Transport::Unix,
+        let (transport, address) = match peer {
+            Peer::Inet(address) => (Transport::Tcp, Some(address)),
+            Peer::Local => (Transport::Unix, None),
         };
-        let (bound, patience) = (limits.output_buffer, limits.send_timeout);
-        let outlet = Outlet::new(socket, transport, bound, patience);
-        let mut connection = Connection::new(outlet, listener, peer);
-        connection.deadline = self.now + nanos(limits.head_timeout);
-        let deadline = connection.deadline;
-        self.epoch = self.epoch.wrapping_add(1);
-        connection.epoch = self.epoch;
-        let place = self.connections.insert(connection);
-        let id = Id::new(place, self.epoch);
-        self.row.set_connections(self.connections.len());
-        let full = self.connections.len() >= limits.max_connections;
-        if full && !self.connections.iter().any(|(_, c)| c.is_idle()) {
-            self.stop_listening(Accepting::Full);
+        let outlet = self.outlet(socket, transport);
+        let mut connection = Connection::new(outlet, listener, address);
+        if transport == Transport::Unix {
+            connection.traits.set(Traits::LOCAL);
         }
-        self.wake_at(deadline);
+        if self.listeners[listener].proxy_protocol() == ProxyProtocol::Required {
+            connection.phase = Phase::Proxy;
+        }
+        connection.deadline = self.now + nanos(self.settings.limits.head_timeout);
+        let id = self.admit(connection);
         // Its request is there already, more often than not.
         self.serve(py, id, EpollFlags::EPOLLIN);
         match self.find(id) {
@@ -163,6 +191,11 @@ impl Worker<'_> {
         self.wake_at(self.now + ACCEPT_PAUSE);
     }
 
+    pub(super) fn outlet(&self, socket: OwnedFd, transport: Transport) -> Outlet {
+        let limits = &self.settings.limits;
+        Outlet::new(socket, transport, limits.output_buffer, limits.send_timeout)
+    }
+
     /// How long what the client has sent has waited for somebody to accept the connection. Asking costs
     /// a system call, so only a sample is asked; the kernel answers for TCP only.
     fn note_wait(&self, socket: BorrowedFd<'_>, peer: Peer) {
@@ -174,7 +207,7 @@ impl Worker<'_> {
     }
 
     /// An idle connection is worth less than a new one. Whether there was one.
-    fn close_oldest_idle(&mut self) -> bool {
+    pub(super) fn close_oldest_idle(&mut self) -> bool {
         let idle = self.connections.iter().filter(|(_, c)| c.is_idle());
         let oldest = idle.min_by_key(|(_, c)| c.deadline);
         let place = oldest.map(|(place, _)| place);
@@ -183,10 +216,18 @@ impl Worker<'_> {
 
     /// Idle siblings are the better place for a new connection while others wait here. But it may
     /// be this worker that the kernel has woken for it, so one is left waiting for one round only.
-    pub(super) fn accept_if_idle(&mut self, py: Python<'_>, waiting: Option<usize>, ready: usize) {
-        let Some(listener) = waiting.filter(|_| self.accepting == Accepting::Yes) else {
+    pub(super) fn accept_if_idle(&mut self, py: Python<'_>, waiting: Option<Door>, ready: usize) {
+        let Some(door) = waiting.filter(|_| self.accepting == Accepting::Yes) else {
             self.owes_accept = false;
             return;
+        };
+        let listener = match door {
+            // It has waited for somebody once before.
+            Door::Relay => {
+                self.take_relayed(py);
+                return;
+            }
+            Door::Listener(listener) => listener,
         };
         if ready > 0 && !std::mem::replace(&mut self.owes_accept, true) {
             return;
@@ -202,7 +243,7 @@ impl Worker<'_> {
 
     /// What waits when we find the order to drain: the kernel may have woken us alone for it, and the
     /// siblings that a nudge could wake may drain, too.
-    pub(super) fn accept_the_last(&mut self, py: Python<'_>, waiting: Option<usize>) {
+    pub(super) fn accept_the_last(&mut self, py: Python<'_>, waiting: Option<Door>) {
         if waiting.is_some() {
             for index in 0..self.listeners.len() {
                 for _ in 0..LAST_ACCEPTS {
@@ -210,13 +251,17 @@ impl Worker<'_> {
                 }
             }
         }
+        if self.farewell == Farewell::Finish && !self.listeners.is_empty() {
+            self.take_the_last(py);
+            self.limit_idle();
+        }
         self.listeners.clear();
     }
 
     pub(super) fn resume_listening(&mut self) {
         if let Err(error) = self.listen() {
             log::error!("cannot listen again: {error}");
-            self.drain();
+            self.drain(Farewell::Finish);
         }
     }
 }

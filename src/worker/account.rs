@@ -62,7 +62,7 @@ impl Worker<'_> {
             is_11: head.version == Version::Http11,
         };
         let connection = &self.connections[id];
-        let facts = facts(line, connection.arrived, connection.address());
+        let facts = facts(line, connection.arrived, connection.client());
         let fields = head.fields.iter();
         let fields = fields.map(|field| (field.name.as_bytes(), field.value));
         let pen = self.pen.as_mut()?;
@@ -180,7 +180,7 @@ impl Worker<'_> {
         let connection = &mut self.connections[id];
         let ticket = connection.ticket.take();
         let mut ticket = ticket.unwrap_or_else(|| {
-            let facts = facts(line_of(input), connection.arrived, connection.address());
+            let facts = facts(line_of(input), connection.arrived, connection.client());
             pen.open(&facts, raw_fields(input), Waits::ForBody)
         });
         ticket.told = Told {

@@ -73,6 +73,14 @@ impl Body {
         }
     }
 
+    /// The body as the client has sent it so far, where it is in memory and was not coded.
+    pub fn as_received(&self) -> Option<&[u8]> {
+        match (&self.rest, &self.store) {
+            (Rest::Length(_), Store::Memory(bytes)) => Some(bytes),
+            _ => None,
+        }
+    }
+
     pub fn take(&mut self, input: &[u8], storage: &Storage<'_>) -> Result<Progress, Failure> {
         let store = &mut self.store;
         match &mut self.rest {

@@ -1,7 +1,8 @@
 //! What a worker knows of one client connection.
 
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::Shutdown;
@@ -10,12 +11,14 @@ use pyo3::prelude::*;
 use super::body::Body;
 use super::outlet::Outlet;
 use crate::access::Ticket;
+use crate::relay::{MOST_INPUT, Traits};
 use crate::sys::clock::Nanos;
-use crate::sys::socket::Peer as Address;
 use crate::wsgi::Peer;
 
 /// Where the exchange on a connection stands.
 pub enum Phase {
+    /// Waiting for a header of the PROXY protocol, or for the rest of one in `input`.
+    Proxy,
     /// Waiting for a head, or for the rest of one in `input`; scanned so far up to the number.
     Head { scanned: usize },
     /// The head is complete, its body is not.
@@ -28,16 +31,20 @@ pub enum Phase {
 }
 
 pub struct Connection {
+    socket: Arc<OwnedFd>,
     /// Lent to the WSGI layer while a request runs.
     pub outlet: Option<Box<Outlet>>,
     /// Which of all accepted connections it is.
     pub epoch: u32,
-    /// The application has answered a request on it.
-    pub was_served: bool,
+    pub traits: Traits,
     /// Index of the listener.
     pub origin: usize,
+    /// Of the peer, or as the header of the PROXY protocol has named it.
     address: Option<SocketAddr>,
-    peer: Option<Peer>,
+    /// Who sends the request at hand, behind all trusted proxies.
+    client: Option<SocketAddr>,
+    /// The same for the environ, with whom it was made for.
+    peer: Option<(Option<SocketAddr>, Peer)>,
     pub phase: Phase,
     /// Received, not yet used.
     pub input: Vec<u8>,
@@ -55,16 +62,15 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn new(outlet: Outlet, origin: usize, address: Address) -> Self {
+    pub fn new(outlet: Outlet, origin: usize, address: Option<SocketAddr>) -> Self {
         Self {
+            socket: outlet.share_socket(),
             outlet: Some(Box::new(outlet)),
             epoch: 0,
-            was_served: false,
+            traits: Traits::default(),
             origin,
-            address: match address {
-                Address::Inet(address) => Some(address),
-                Address::Local => None,
-            },
+            address,
+            client: address,
             peer: None,
             phase: Phase::Head { scanned: 0 },
             input: Vec::new(),
@@ -83,25 +89,60 @@ impl Connection {
             .expect("lent only while a request runs")
     }
 
-    pub fn peer(&mut self, py: Python<'_>) -> &Peer {
-        let address = self.address;
-        self.peer.get_or_insert_with(|| Peer::new(py, address))
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
-    /// `None` for a client on a Unix socket.
+    /// Who sends the request, for the application; made once for all of the same client.
+    pub fn take_peer(&mut self, py: Python<'_>) -> Peer {
+        match self.peer.take() {
+            Some((made_for, peer)) if made_for == self.client => peer,
+            _ => Peer::new(py, self.client),
+        }
+    }
+
+    pub fn give_peer(&mut self, peer: Peer) {
+        self.peer = Some((self.client, peer));
+    }
+
+    /// `None` for a peer on a Unix socket.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
 
+    /// The header of the PROXY protocol has named somebody else than the peer.
+    pub fn set_address(&mut self, address: SocketAddr) {
+        self.address = Some(address);
+        self.client = self.address;
+    }
+
+    /// `None` for a client without an address, or with one that a proxy withholds. The port is 0 where
+    /// it is not known.
+    pub fn client(&self) -> Option<SocketAddr> {
+        self.client
+    }
+
+    pub fn set_client(&mut self, client: Option<SocketAddr>) {
+        self.client = client;
+    }
+
     /// Who it is, for the log.
     pub fn describe(&self) -> String {
-        self.address
-            .map_or_else(|| "a local client".into(), |address| address.to_string())
+        match self.client {
+            None => "a local client".into(),
+            Some(client) if client.port() == 0 => client.ip().to_string(),
+            Some(client) => client.to_string(),
+        }
+    }
+
+    /// No request is at hand, or only a part of its head.
+    pub fn awaits_head(&self) -> bool {
+        matches!(self.phase, Phase::Head { .. } | Phase::Proxy)
     }
 
     /// Nothing of a request has arrived and nothing of a response waits.
     pub fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::Head { .. }) && self.input.is_empty()
+        self.awaits_head() && self.input.is_empty()
     }
 
     /// What to watch for in this phase.
@@ -121,9 +162,21 @@ impl Connection {
         }
     }
 
+    /// What another worker needs to go on with the connection, in pieces that belong together; `None`
+    /// while something is half done on it.
+    pub fn freight(&self) -> Option<[&[u8]; 2]> {
+        let outlet = self.outlet.as_ref()?;
+        let input = match &self.phase {
+            Phase::Head { .. } | Phase::Proxy => [&self.input[..], &[]],
+            Phase::Body { head, body } if self.input.is_empty() => [&head[..], body.as_received()?],
+            Phase::Body { .. } | Phase::Flush | Phase::Linger => return None,
+        };
+        let fits = input[0].len() + input[1].len() <= MOST_INPUT;
+        (fits && outlet.is_quiet()).then_some(input)
+    }
+
     pub fn shut_down(&mut self, how: Shutdown) {
-        let socket = self.outlet().socket();
-        let _ = nix::sys::socket::shutdown(socket.as_raw_fd(), how);
+        let _ = nix::sys::socket::shutdown(self.socket.as_raw_fd(), how);
     }
 
     /// Makes the close that follows a reset.
@@ -132,8 +185,27 @@ impl Connection {
             l_onoff: 1,
             l_linger: 0,
         };
-        let socket = self.outlet().socket();
+        let socket = self.socket();
         let option = nix::sys::socket::sockopt::Linger;
         let _ = nix::sys::socket::setsockopt(&socket, option, &linger);
+    }
+}
+
+/// What a connection that has left leaves behind: objects of Python, and what is written in other books.
+pub struct Remains {
+    /// Bytes of its body that were in memory.
+    pub held: usize,
+    pub ticket: Option<Ticket>,
+    _peer: Option<(Option<SocketAddr>, Peer)>,
+}
+
+impl Remains {
+    /// Closes our descriptor.
+    pub fn of(connection: Connection) -> Self {
+        Self {
+            held: connection.held(),
+            ticket: connection.ticket,
+            _peer: connection.peer,
+        }
     }
 }

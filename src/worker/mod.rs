@@ -13,7 +13,10 @@ mod accept;
 mod account;
 mod body;
 mod connection;
+mod ferry;
+mod floor;
 mod outlet;
+mod relay;
 mod rest;
 mod serve;
 
@@ -28,14 +31,15 @@ use nix::sys::eventfd::EventFd;
 use nix::sys::signal::Signal;
 use nix::sys::socket::Shutdown;
 use pyo3::prelude::*;
-use slab::Slab;
 
 use crate::access::Pen;
 use crate::config::Settings;
 use crate::http;
+use crate::http::forwarded::{Believed, Field};
 use crate::log::{self, Throttle};
 use crate::net::Listener;
 use crate::python::Collector;
+use crate::relay::{LONGEST, Relay, Traits};
 use crate::scoreboard::{Counter, Row, State};
 use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND, nanos};
 use crate::sys::image::Image;
@@ -43,8 +47,11 @@ use crate::sys::seqpacket::{Channel, Received};
 use crate::sys::signal::Inbox;
 use crate::sys::{forks, orphan};
 use crate::wsgi::Application;
-use accept::Accepting;
-use connection::{Connection, Phase};
+use accept::{Accepting, Door};
+use connection::Phase;
+use ferry::Ferry;
+use floor::{Floor, Held};
+use relay::{Farewell, HAND_OVER_PATIENCE};
 use rest::Rest;
 
 /// Signals a worker takes: TERM and QUIT let it finish, INT is the supervisor's business.
@@ -53,6 +60,8 @@ pub const SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGI
 /// Orders of the master, one message each.
 pub mod order {
     pub const DRAIN: &[u8] = b"drain";
+    /// The same, while others serve who take over its connections.
+    pub const HAND_OVER: &[u8] = b"hand over";
     pub const STOP: &[u8] = b"stop";
     /// Take connections; a worker does not before it is told to.
     pub const SERVE: &[u8] = b"serve";
@@ -68,6 +77,7 @@ pub mod order {
 const ORDERS: u64 = u64::MAX;
 const SIGNAL: u64 = u64::MAX - 1;
 const NUDGE: u64 = u64::MAX - 2;
+const RELAY: u64 = u64::MAX - 3;
 const FIRST_LISTENER: u64 = 1 << 63;
 
 /// A connection for as long as it exists: its place, and a number that no other connection of this
@@ -91,6 +101,8 @@ impl Id {
 const BATCH: usize = 64;
 /// The largest piece read at once.
 const READ: usize = 64 * 1024;
+/// What comes by the relay is read into the same memory.
+const _: () = assert!(READ >= LONGEST);
 /// All bodies in memory together; beyond it they go to files whatever their size.
 const BODIES_IN_MEMORY: usize = 64 << 20;
 /// How long a draining worker waits for a request on a connection that is idle, on one that has had
@@ -127,6 +139,8 @@ pub struct Plan<'a> {
     pub nudge: EventFd,
     pub orders: Channel,
     pub row: &'static Row,
+    /// To the other workers, where there is one.
+    pub relay: Option<Relay>,
     /// For the access log, where there is one.
     pub pen: Option<Pen>,
     /// See [`buffer`].
@@ -139,18 +153,20 @@ pub struct Plan<'a> {
 pub struct Worker<'a> {
     settings: &'a Settings,
     limits: http::Limits,
+    believed: Believed,
     temp_dir: PathBuf,
     application: Application,
     row: &'static Row,
     pen: Option<Box<Pen>>,
-    epoll: Epoll,
+    /// What is shared with the watcher.
+    floor: &'static Floor,
     listeners: Vec<Listener>,
     nudge: EventFd,
     accepting: Accepting,
     orders: Channel,
     signals: Inbox,
-    connections: Slab<Connection>,
-    /// Accepted so far.
+    connections: Held,
+    /// Accepted or taken so far.
     epoch: u32,
     /// Connections with another request in their input, to be served before waiting again.
     runnable: VecDeque<Id>,
@@ -179,11 +195,16 @@ pub struct Worker<'a> {
     refusals: Throttle,
     shortages: Throttle,
     leave: Option<Leave>,
+    farewell: Farewell,
 }
 
 impl<'a> Worker<'a> {
     pub fn new(plan: Plan<'a>, application: Application, signals: Inbox) -> io::Result<Self> {
         let settings = plan.settings;
+        let ferry = plan.relay.map(|relay| Ferry::new(relay, &plan.listeners));
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        // For the life of the process: the watcher may outlast the worker.
+        let floor: &'static Floor = Box::leak(Box::new(Floor::new(epoll, plan.row, ferry)));
         let worker = Self {
             settings,
             limits: http::Limits {
@@ -192,17 +213,18 @@ impl<'a> Worker<'a> {
                 fields: settings.limits.fields,
                 underscores: underscores(settings),
             },
+            believed: believed(settings),
             temp_dir: temp_dir(settings),
             application,
             row: plan.row,
             pen: plan.pen.map(Box::new),
-            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            floor,
             listeners: plan.listeners,
             nudge: plan.nudge,
             accepting: Accepting::NotYet,
             orders: plan.orders,
             signals,
-            connections: Slab::new(),
+            connections: floor.hold(),
             epoch: 0,
             runnable: VecDeque::new(),
             owes_accept: false,
@@ -224,11 +246,11 @@ impl<'a> Worker<'a> {
             refusals: Throttle::new(5),
             shortages: Throttle::new(1),
             leave: None,
+            farewell: Farewell::Finish,
         };
         let watch = |fd: std::os::fd::BorrowedFd<'_>, token| {
-            worker
-                .epoll
-                .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, token);
+            worker.floor.epoll.add(fd, event)
         };
         watch(worker.orders.as_fd(), ORDERS)?;
         watch(worker.signals.as_fd(), SIGNAL)?;
@@ -266,14 +288,16 @@ impl<'a> Worker<'a> {
                 match event.data() {
                     ORDERS | SIGNAL => {}
                     NUDGE => nudged = true,
-                    // Of several listeners each has its turn: epoll reports them in rotation.
-                    token if token >= FIRST_LISTENER => {
-                        waiting.get_or_insert((token - FIRST_LISTENER) as usize);
-                    }
-                    token => {
-                        ready += 1;
-                        self.serve(py, Id(token), event.events());
-                    }
+                    // Of several listeners each has its turn: epoll reports them in rotation. What
+                    // comes by the relay has waited before.
+                    token => match Door::of(token) {
+                        Some(Door::Relay) => waiting = Some(Door::Relay),
+                        Some(door) => _ = waiting.get_or_insert(door),
+                        None => {
+                            ready += 1;
+                            self.serve(py, Id(token), event.events());
+                        }
+                    },
                 }
             }
             for _ in 0..self.runnable.len() {
@@ -290,6 +314,10 @@ impl<'a> Worker<'a> {
             self.accept_if_idle(py, waiting, ready);
             if self.leave == Some(Leave::Drained) {
                 self.accept_the_last(py, waiting);
+                self.hand_over();
+            }
+            if let Some(leave @ (Leave::Now | Leave::Child)) = self.leave {
+                return Ok(leave);
             }
             if self.now >= self.next_sweep {
                 self.sweep(py);
@@ -315,7 +343,8 @@ impl<'a> Worker<'a> {
         };
         let millis = clock::wait_millis(clock_or(self.now, until), until);
         let timeout = EpollTimeout::try_from(millis).unwrap_or(EpollTimeout::MAX);
-        match py.detach(|| self.epoll.wait(events, timeout)) {
+        let epoll = &self.floor.epoll;
+        match py.detach(|| epoll.wait(events, timeout)) {
             Ok(count) => Ok(count),
             Err(Errno::EINTR) => {
                 run_signal_handlers(py);
@@ -328,7 +357,10 @@ impl<'a> Worker<'a> {
     fn take_orders(&mut self) -> io::Result<()> {
         match self.orders.receive()? {
             Received::Message(order) if order == order::STOP => self.leave = Some(Leave::Now),
-            Received::Message(order) if order == order::DRAIN => self.drain(),
+            Received::Message(order) if order == order::DRAIN => self.drain(Farewell::Finish),
+            Received::Message(order) if order == order::HAND_OVER => {
+                self.drain(self.hand_over_until())
+            }
             Received::Message(order) if order == order::SERVE => {
                 if self.accepting == Accepting::NotYet {
                     self.listen()?;
@@ -338,9 +370,9 @@ impl<'a> Worker<'a> {
             Received::Message(_) | Received::Nothing => {}
             Received::Closed => {
                 // The master is gone: finish, and do not look at the closed channel again.
-                let _ = self.epoll.delete(&self.orders);
+                let _ = self.floor.epoll.delete(&self.orders);
                 orphan::check();
-                self.drain();
+                self.drain(Farewell::Finish);
             }
         }
         Ok(())
@@ -372,8 +404,9 @@ impl<'a> Worker<'a> {
         while let Some(signal) = self.signals.take() {
             match signal {
                 Signal::SIGTERM | Signal::SIGQUIT if self.leave.is_none() => {
+                    // The master knows whether others go on.
                     let _ = self.orders.send(order::LEAVING);
-                    self.drain();
+                    self.drain(Farewell::Finish);
                 }
                 _ => {}
             }
@@ -381,7 +414,13 @@ impl<'a> Worker<'a> {
         run_signal_handlers(py);
     }
 
-    fn drain(&mut self) {
+    /// Accepts nobody from now on and leaves when nothing is left to do. A later order says better what
+    /// becomes of the connections.
+    fn drain(&mut self, farewell: Farewell) {
+        if !matches!(self.leave, None | Some(Leave::Drained)) {
+            return;
+        }
+        self.farewell = farewell;
         if self.leave.is_none() {
             self.leave = Some(Leave::Drained);
             if self.accepting != Accepting::Yes {
@@ -390,24 +429,44 @@ impl<'a> Worker<'a> {
             self.stop_listening(Accepting::Never);
             // The kernel may have chosen us for a connection a moment ago.
             let _ = self.nudge.write(1);
-            for (_, connection) in &mut self.connections {
-                let grace = match connection.phase {
-                    Phase::Linger => DRAIN_LINGER,
-                    _ if !connection.is_idle() => continue,
-                    // Its first request is on its way.
-                    _ if !connection.was_served => DRAIN_FRESH,
-                    // A client that asks again and again has another request on its way; the answer
-                    // says that it is the last one.
-                    _ => DRAIN_IDLE,
-                };
-                connection.deadline = connection.deadline.min(self.now + grace);
-            }
-            self.next_sweep = self.next_sweep.min(self.now + DRAIN_IDLE);
+        }
+        self.limit_idle();
+    }
+
+    /// Gives clients on which nothing depends a moment to ask again.
+    fn limit_idle(&mut self) {
+        let finish = self.farewell == Farewell::Finish;
+        let now = self.now;
+        for (_, connection) in self.connections.iter_mut() {
+            let grace = match connection.phase {
+                Phase::Linger => DRAIN_LINGER,
+                _ if !finish || !connection.is_idle() => continue,
+                // Its first request is on its way.
+                _ if !connection.was_served() => DRAIN_FRESH,
+                // A client that asks again and again has another request on its way; the answer
+                // says that it is the last one.
+                _ => DRAIN_IDLE,
+            };
+            connection.deadline = connection.deadline.min(now + grace);
+        }
+        self.next_sweep = self.next_sweep.min(now + DRAIN_IDLE);
+    }
+
+    fn hand_over_until(&self) -> Farewell {
+        let grace = nanos(self.settings.limits.graceful_timeout) / 2;
+        match self.floor.ferry {
+            Some(_) => Farewell::HandOver {
+                until: self.now + grace.min(HAND_OVER_PATIENCE),
+            },
+            None => Farewell::Finish,
         }
     }
 
     /// The connection an event or a reminder is about, if it still exists.
     fn find(&self, id: Id) -> Option<usize> {
+        if self.leave == Some(Leave::Child) {
+            return None;
+        }
         let connection = self.connections.get(id.place())?;
         (Id::new(id.place(), connection.epoch) == id).then_some(id.place())
     }
@@ -425,12 +484,11 @@ impl<'a> Worker<'a> {
             return;
         }
         let new = connection.watched.replace(interest).is_none();
-        let socket = connection.outlet.as_ref().map(|outlet| outlet.socket());
-        let socket = socket.expect("no request runs");
+        let socket = connection.socket();
         let mut event = EpollEvent::new(interest, token.0);
         let done = match new {
-            true => self.epoll.add(socket, event),
-            false => self.epoll.modify(socket, &mut event),
+            true => self.floor.epoll.add(socket, event),
+            false => self.floor.epoll.modify(socket, &mut event),
         };
         if let Err(error) = done {
             log::error!("cannot watch a connection: {error}");
@@ -442,13 +500,17 @@ impl<'a> Worker<'a> {
     fn close(&mut self, id: usize) {
         let mut connection = self.connections.remove(id);
         self.account_close(&mut connection);
-        if forks::has_children() {
-            let _ = self.epoll.delete(connection.outlet().socket());
+        if forks::has_children() || connection.traits.has(Traits::SHARED) {
+            let _ = self.floor.epoll.delete(connection.socket());
             connection.shut_down(Shutdown::Both);
         }
         self.held -= connection.held();
         drop(connection);
         self.row.set_connections(self.connections.len());
+        self.listen_if_not_full();
+    }
+
+    fn listen_if_not_full(&mut self) {
         if self.accepting == Accepting::Full {
             self.resume_listening();
         }
@@ -531,6 +593,21 @@ fn lifetime(settings: &Settings) -> Option<u64> {
         most => u64::from(std::process::id()).wrapping_mul(2_654_435_761) % (most + 1),
     };
     recycling.max_requests.map(|n| n.saturating_add(jitter))
+}
+
+/// What trusted proxies are known to set.
+pub fn believed(settings: &Settings) -> Believed {
+    use crate::config::ForwardedField;
+    let fields = settings.proxies.fields.iter();
+    fields.fold(Believed::default(), |believed, field| {
+        believed.with(match field {
+            ForwardedField::Forwarded => Field::Forwarded,
+            ForwardedField::XForwardedFor => Field::For,
+            ForwardedField::XForwardedProto => Field::Proto,
+            ForwardedField::XForwardedHost => Field::Host,
+            ForwardedField::XForwardedPort => Field::Port,
+        })
+    })
 }
 
 pub fn underscores(settings: &Settings) -> http::Underscores {

@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{ErrorKind, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::socket::Shutdown;
@@ -56,7 +57,7 @@ pub enum Verdict {
 }
 
 pub struct Outlet {
-    socket: OwnedFd,
+    socket: Arc<OwnedFd>,
     asked: Asked,
     delivery: Option<Delivery>,
     condition: Condition,
@@ -87,7 +88,7 @@ pub enum Transport {
 impl Outlet {
     pub fn new(socket: OwnedFd, transport: Transport, bound: usize, patience: Duration) -> Self {
         Self {
-            socket,
+            socket: Arc::new(socket),
             asked: Asked {
                 version: Version::Http11,
                 method: Method::Other,
@@ -132,8 +133,13 @@ impl Outlet {
         }
     }
 
-    pub fn socket(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+    pub fn share_socket(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.socket)
+    }
+
+    /// Nothing waits for the socket, and nothing went wrong.
+    pub fn is_quiet(&self) -> bool {
+        self.queue.is_empty() && self.condition == Condition::Whole
     }
 
     /// Sends the end of the connection, with what was held back for it in one segment. The close alone

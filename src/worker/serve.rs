@@ -11,11 +11,14 @@ use super::connection::Phase;
 use super::outlet::{Outlet, Verdict};
 use super::{BODIES_IN_MEMORY, Id, LINGER, Leave, READ, TURN, Worker};
 use crate::access::Ending;
+use crate::http::forwarded::{Client, Forwarded, Sender};
 use crate::http::head::{self, Framing, Head, Parsed};
 use crate::http::page::accept_of;
+use crate::http::proxy::{self, Announced, Source};
 use crate::http::response::{self, After, Asked, Method, Refused};
 use crate::http::{DateCache, Refusal};
 use crate::log::{self, Allowed};
+use crate::relay::Traits;
 use crate::scoreboard::Counter;
 use crate::sys::clock::{self, Nanos, nanos};
 use crate::sys::{forks, socket};
@@ -30,6 +33,17 @@ enum Step {
     /// The rest is of no use before more arrives, or the response has been sent.
     Wait,
     Closed,
+}
+
+/// A request that has arrived as a whole.
+struct Complete<'a> {
+    /// What begins with its first line.
+    line: &'a [u8],
+    head: &'a Head<'a, 'a>,
+    sender: &'a Sender<'a>,
+    body: RequestBody<'a>,
+    /// Bytes of the input it consisted of.
+    used: usize,
 }
 
 /// What a readable socket gave.
@@ -52,7 +66,7 @@ impl Worker<'_> {
             }
             Phase::Flush => self.flush(py, id),
             Phase::Linger => self.discard(id),
-            Phase::Head { .. } | Phase::Body { .. } => self.read(py, id),
+            Phase::Proxy | Phase::Head { .. } | Phase::Body { .. } => self.read(py, id),
         }
     }
 
@@ -82,7 +96,7 @@ impl Worker<'_> {
     }
 
     fn receive(&mut self, id: usize, buffer: &mut [u8]) -> Input {
-        match socket::receive(self.connections[id].outlet().socket(), buffer) {
+        match socket::receive(self.connections[id].socket(), buffer) {
             Ok(0) => Input::End,
             Ok(count) => {
                 self.row.count(Counter::BytesReceived, count as u64);
@@ -94,10 +108,10 @@ impl Worker<'_> {
     }
 
     /// Does what can be done with the bytes that have just arrived, and with those left from before.
-    fn advance(&mut self, py: Python<'_>, id: usize, fresh: &[u8]) {
+    pub(super) fn advance(&mut self, py: Python<'_>, id: usize, fresh: &[u8]) {
         let mut kept = std::mem::take(&mut self.connections[id].input);
         let was_partial = !kept.is_empty();
-        let was_idle = !was_partial && matches!(self.connections[id].phase, Phase::Head { .. });
+        let was_idle = !was_partial && self.connections[id].awaits_head();
         if !fresh.is_empty() {
             self.account_arrival(id, was_idle);
         }
@@ -136,7 +150,7 @@ impl Worker<'_> {
             }
         }
         // The time limit of a head runs from its first byte, whatever arrives later.
-        let is_partial = matches!(connection.phase, Phase::Head { .. }) && !connection.is_idle();
+        let is_partial = connection.awaits_head() && !connection.is_idle();
         if is_partial && (was_idle || at > 0) {
             self.set_deadline(id, nanos(self.settings.limits.head_timeout));
         } else if was_partial && self.connections[id].is_idle() {
@@ -150,6 +164,7 @@ impl Worker<'_> {
     fn step(&mut self, py: Python<'_>, id: usize, input: &[u8]) -> Step {
         match &mut self.connections[id].phase {
             _ if input.is_empty() => Step::Wait,
+            Phase::Proxy => self.read_proxy_header(py, id, input),
             // RFC 9112 §2.2: an empty line before a request is skipped. Some clients send one after
             // a body.
             Phase::Head { scanned } if input.starts_with(b"\r\n") => {
@@ -168,6 +183,20 @@ impl Worker<'_> {
         }
     }
 
+    fn read_proxy_header(&mut self, py: Python<'_>, id: usize, input: &[u8]) -> Step {
+        let Announced { len, source } = match proxy::parse(input) {
+            Ok(proxy::Parsed::Complete(announced)) => announced,
+            Ok(proxy::Parsed::Partial) => return Step::Wait,
+            Err(proxy::Malformed) => return self.refuse(py, id, Refusal::BadProxyHeader, input),
+        };
+        let connection = &mut self.connections[id];
+        if let Source::Client(address) = source {
+            connection.set_address(address);
+        }
+        connection.phase = Phase::Head { scanned: 0 };
+        Step::Used(len)
+    }
+
     fn read_head(&mut self, py: Python<'_>, id: usize, input: &[u8]) -> Step {
         let mut scratch = head::scratch();
         let head = match head::parse(input, &self.limits, &mut scratch) {
@@ -180,12 +209,22 @@ impl Worker<'_> {
             }
             Err(refusal) => return self.refuse(py, id, refusal, input),
         };
+        let sender = match self.judge(id, &head) {
+            Ok(sender) => sender,
+            Err(refusal) => return self.refuse(py, id, refusal, input),
+        };
         let limits = &self.settings.limits;
         let rest = &input[head.len..];
+        let asked = |body, used| Complete {
+            line: input,
+            head: &head,
+            sender: &sender,
+            body,
+            used,
+        };
         match head.framing {
             Framing::None | Framing::Length(0) => {
-                let used = head.len;
-                self.respond(py, id, input, &head, RequestBody::None, used)
+                self.respond(py, id, asked(RequestBody::None, head.len))
             }
             Framing::Length(length) if length > limits.max_body => {
                 self.refuse(py, id, Refusal::BodyTooLarge, input)
@@ -196,7 +235,7 @@ impl Worker<'_> {
                 let length = length as usize;
                 let used = head.len + length;
                 let body = RequestBody::Memory(&rest[..length]);
-                self.respond(py, id, input, &head, body, used)
+                self.respond(py, id, asked(body, used))
             }
             framing => {
                 let body = match framing {
@@ -204,8 +243,10 @@ impl Worker<'_> {
                     _ => Body::chunked(limits.max_body),
                 };
                 // RFC 9110 §10.1.1: no 100 when the body is on its way already.
-                if head.expects_continue && rest.is_empty() {
-                    let connection = &mut self.connections[id];
+                let connection = &mut self.connections[id];
+                let was_told = connection.traits.has(Traits::CONTINUED);
+                if head.expects_continue && rest.is_empty() && !was_told {
+                    connection.traits.set(Traits::CONTINUED);
                     connection.outlet().send_plain(py, response::CONTINUE);
                     let sent = connection.outlet().take_sent();
                     self.row.count(Counter::BytesSent, sent);
@@ -269,28 +310,61 @@ impl Worker<'_> {
         };
         // The head is read a second time, which costs less than keeping what it said.
         let mut scratch = head::scratch();
-        match head::parse(&bytes, &self.limits, &mut scratch) {
-            Ok(Parsed::Complete(head)) => self.respond(py, id, &bytes, &head, body, used),
-            _ => self.refuse(py, id, Refusal::MalformedRequestLine, &bytes),
-        }
+        let head = match head::parse(&bytes, &self.limits, &mut scratch) {
+            Ok(Parsed::Complete(head)) => head,
+            _ => return self.refuse(py, id, Refusal::MalformedRequestLine, &bytes),
+        };
+        let sender = match self.judge(id, &head) {
+            Ok(sender) => sender,
+            Err(refusal) => return self.refuse(py, id, refusal, &bytes),
+        };
+        let complete = Complete {
+            line: &bytes,
+            head: &head,
+            sender: &sender,
+            body,
+            used,
+        };
+        self.respond(py, id, complete)
     }
 
-    /// Runs the application for a complete request. `used`: bytes of the input it consisted of.
-    fn respond(
-        &mut self,
-        py: Python<'_>,
-        id: usize,
-        line: &[u8],
-        head: &Head<'_, '_>,
-        body: RequestBody<'_>,
-        used: usize,
-    ) -> Step {
+    /// Finds out who has sent a request: the peer, or somebody for whom it speaks.
+    fn judge<'b>(&mut self, id: usize, head: &Head<'b, '_>) -> Result<Sender<'b>, Refusal> {
+        let proxies = &self.settings.proxies;
+        if proxies.trusted.is_empty() {
+            return Ok(Sender::Unjudged);
+        }
+        let connection = &mut self.connections[id];
+        let peer = connection.address();
+        connection.set_client(peer);
+        if !proxies.trust(peer) {
+            return Ok(Sender::Stranger);
+        }
+        let trusts = |address| proxies.trust_address(address);
+        let forwarded = Forwarded::read(head.fields, self.believed, trusts)?;
+        match forwarded.client {
+            Client::Sender => {}
+            Client::At(address) => connection.set_client(Some(address)),
+            Client::Unknown => connection.set_client(None),
+        }
+        Ok(Sender::Proxy(forwarded))
+    }
+
+    /// Runs the application for a complete request.
+    fn respond(&mut self, py: Python<'_>, id: usize, request: Complete<'_>) -> Step {
+        let Complete {
+            line,
+            head,
+            sender,
+            body,
+            used,
+        } = request;
         let deadline = self.now.saturating_add(self.request_timeout);
-        self.row.set_peer(self.connections[id].address());
+        self.row.set_peer(self.connections[id].client());
         self.row.begin_request(line, self.now, deadline);
         self.account_start(id, head);
         let persists =
-            head.keep_alive && self.leave.is_none() && self.settings.limits.keep_alive.is_some();
+            head.keep_alive && self.may_persist() && self.settings.limits.keep_alive.is_some();
         let connection = &mut self.connections[id];
         connection.phase = Phase::Head { scanned: 0 };
         let mut outlet = connection.outlet.take().expect("no other request runs");
@@ -313,25 +387,29 @@ impl Worker<'_> {
                 After::Close
             },
         });
+        // The connection is not ours while the application runs, only its outlet.
+        let peer = connection.take_peer(py);
         let request = Request {
             head,
             body,
             origin: connection.origin,
-            peer: connection.peer(py),
+            sender,
+            peer: &peer,
             deadline,
             id: self.pen.as_ref().map(|pen| pen.id()),
         };
         let seconds = self.unix_seconds;
+        self.connections.release();
         let (wire, status, outcome) = self.application.serve(py, request, outlet, seconds);
-        let wire: Box<dyn std::any::Any> = wire;
-        let outlet = wire.downcast::<Outlet>().expect("it is the one we gave");
         if forks::is_child() {
-            // The parent answers.
+            // The parent answers. Connections and epoll set are its own, and whoever has held the lock
+            // at the fork does not exist here.
             self.leave = Some(Leave::Child);
-            connection.outlet = Some(outlet);
-            // The epoll set is the parent's, too: nothing more is done with the connection.
             return Step::Closed;
         }
+        self.connections.retake();
+        let wire: Box<dyn std::any::Any> = wire;
+        let outlet = wire.downcast::<Outlet>().expect("it is the one we gave");
         let began = self.now;
         self.now = clock::now();
         self.row.end_request(self.now);
@@ -340,7 +418,9 @@ impl Worker<'_> {
         self.record(line, status, outcome);
         let connection = &mut self.connections[id];
         connection.outlet = Some(outlet);
-        connection.was_served = true;
+        connection.give_peer(peer);
+        connection.traits.set(Traits::SERVED);
+        connection.traits.clear(Traits::CONTINUED);
         match self.settle(id) {
             Step::Closed => Step::Closed,
             _ => Step::Served(used),
@@ -504,14 +584,14 @@ impl Worker<'_> {
     /// The client has not done its next step in time.
     pub(super) fn time_out(&mut self, py: Python<'_>, id: usize) {
         match self.connections[id].phase {
-            Phase::Head { .. } if self.connections[id].is_idle() => {
+            Phase::Proxy | Phase::Head { .. } if self.connections[id].is_idle() => {
                 // A request may have come while that of another connection ran.
-                match socket::has_bytes(self.connections[id].outlet().socket()) {
+                match socket::has_bytes(self.connections[id].socket()) {
                     true => self.set_deadline(id, nanos(self.settings.limits.head_timeout)),
                     false => self.close(id),
                 }
             }
-            Phase::Head { .. } => self.refuse_late(py, id, Refusal::HeadTimeout),
+            Phase::Proxy | Phase::Head { .. } => self.refuse_late(py, id, Refusal::HeadTimeout),
             Phase::Body { .. } => self.refuse_late(py, id, Refusal::BodyTimeout),
             Phase::Flush => {
                 self.row.count(Counter::ClientAborts, 1);

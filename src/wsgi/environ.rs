@@ -4,6 +4,7 @@
 //! keys that every request overwrites, so that the copy has its final size; keys, and short values
 //! that repeat from request to request, are kept as Python strings ([`NameCache`]).
 
+use std::borrow::Cow;
 use std::fs::File;
 
 use pyo3::prelude::*;
@@ -12,13 +13,14 @@ use pyo3::types::{PyDict, PyFloat, PyString};
 use super::deadline::seconds;
 use super::file::FileWrapper;
 use super::names::NameCache;
+use crate::http::forwarded::{Believed, Forwarded, Sender, is_shown};
 use crate::http::head::environ_worthy;
 use crate::http::target::{percent_decode, split_host};
 use crate::http::{Head, Version};
 use crate::python::latin1;
 use crate::sys::clock::Nanos;
 
-pub use crate::http::Underscores as UnderscoreFields;
+use crate::http::Underscores as UnderscoreFields;
 
 /// What is the same for all requests of one listener.
 #[derive(Debug, Clone)]
@@ -37,9 +39,11 @@ pub struct Peer {
 
 impl Peer {
     /// A client on a Unix socket has no address: the empty string says so. (`127.0.0.1` would make
-    /// everybody behind a proxy look like a trusted local user.)
+    /// everybody behind a proxy look like a trusted local user.) Nor has a port that is 0, which is one
+    /// that a proxy has not told.
     pub fn new(py: Python<'_>, address: Option<std::net::SocketAddr>) -> Self {
         let (ip, port) = match address {
+            Some(address) if address.port() == 0 => (address.ip().to_string(), String::new()),
             Some(address) => (address.ip().to_string(), address.port().to_string()),
             None => Default::default(),
         };
@@ -62,6 +66,7 @@ pub struct Request<'a> {
     pub body: RequestBody<'a>,
     /// Index of the listener.
     pub origin: usize,
+    pub sender: &'a Sender<'a>,
     pub peer: &'a Peer,
     /// When the response has to be complete, of the monotonic clock.
     pub deadline: Nanos,
@@ -87,6 +92,8 @@ struct Keys {
     deadline: Py<PyString>,
     request_id: Py<PyString>,
     http_host: Py<PyString>,
+    url_scheme: Py<PyString>,
+    https: Py<PyString>,
 }
 
 /// Values that repeat.
@@ -98,6 +105,8 @@ struct Values {
     head: Py<PyString>,
     http_10: Py<PyString>,
     http_11: Py<PyString>,
+    https: Py<PyString>,
+    on: Py<PyString>,
 }
 
 pub struct Builder {
@@ -107,8 +116,16 @@ pub struct Builder {
     bytes_io: Py<PyAny>,
     open: Py<PyAny>,
     names: NameCache,
-    underscores: UnderscoreFields,
+    fields: FieldPolicy,
     path: Vec<u8>,
+}
+
+/// Which fields an application sees.
+#[derive(Debug, Clone, Copy)]
+pub struct FieldPolicy {
+    pub underscores: UnderscoreFields,
+    /// What trusted proxies are known to set.
+    pub believed: Believed,
 }
 
 fn interned(py: Python<'_>, text: &str) -> Py<PyString> {
@@ -116,11 +133,7 @@ fn interned(py: Python<'_>, text: &str) -> Py<PyString> {
 }
 
 impl Builder {
-    pub fn new(
-        py: Python<'_>,
-        origins: &[Origin],
-        underscores: UnderscoreFields,
-    ) -> PyResult<Self> {
+    pub fn new(py: Python<'_>, origins: &[Origin], fields: FieldPolicy) -> PyResult<Self> {
         let key = |name| interned(py, name);
         let keys = Keys {
             request_method: key("REQUEST_METHOD"),
@@ -139,6 +152,8 @@ impl Builder {
             deadline: key("rswsgi.deadline"),
             request_id: key("rswsgi.request_id"),
             http_host: key("HTTP_HOST"),
+            url_scheme: key("wsgi.url_scheme"),
+            https: key("HTTPS"),
         };
         let values = Values {
             empty: key(""),
@@ -148,6 +163,8 @@ impl Builder {
             head: key("HEAD"),
             http_10: key("HTTP/1.0"),
             http_11: key("HTTP/1.1"),
+            https: key("https"),
+            on: key("on"),
         };
         let io = py.import("io")?;
         let templates = origins
@@ -161,7 +178,7 @@ impl Builder {
             bytes_io: io.getattr("BytesIO")?.unbind(),
             open: io.getattr("open")?.unbind(),
             names: NameCache::new(),
-            underscores,
+            fields,
             path: Vec::new(),
         })
     }
@@ -175,6 +192,7 @@ impl Builder {
             head,
             body,
             origin,
+            sender,
             peer,
             deadline,
             id,
@@ -226,8 +244,23 @@ impl Builder {
 
         set(&keys.remote_addr, peer.address.bind(py))?;
         set(&keys.remote_port, peer.port.bind(py))?;
-        if origin.server.is_none()
-            && let Some(host) = head.host
+        let forwarded = match sender {
+            Sender::Proxy(forwarded) => Some(forwarded),
+            Sender::Unjudged | Sender::Stranger => None,
+        };
+        let is_https = forwarded.is_some_and(Forwarded::is_https);
+        if is_https {
+            set(&keys.url_scheme, values.https.bind(py))?;
+            set(&keys.https, values.on.bind(py))?;
+        }
+        let host = match forwarded {
+            Some(forwarded) => forwarded.host(head.host),
+            None => head.host.map(Cow::Borrowed),
+        };
+        let host = host.as_deref();
+        // The client has named the proxy, not the address to which the proxy connects.
+        if (origin.server.is_none() || forwarded.is_some())
+            && let Some(host) = host
         {
             let (name, port) = split_host(host);
             // PEP 3333: SERVER_NAME is never empty.
@@ -236,6 +269,7 @@ impl Builder {
             }
             let port = match port {
                 Some(port) => latin1(py, port)?,
+                None if is_https => PyString::new(py, "443"),
                 None => PyString::new(py, "80"),
             };
             set(&keys.server_port, &port)?;
@@ -248,18 +282,27 @@ impl Builder {
         }
 
         self.names.new_request();
-        let careful = head.has_underscores && self.underscores == UnderscoreFields::Keep;
+        let FieldPolicy {
+            underscores,
+            believed,
+        } = self.fields;
+        let careful = head.has_underscores && underscores == UnderscoreFields::Keep;
+        let is_judged = *sender != Sender::Unjudged;
         for field in head.fields {
             let name = field.name.as_bytes();
-            if head.has_underscores && !environ_worthy(name, self.underscores) {
+            if head.has_underscores && !environ_worthy(name, underscores) {
+                continue;
+            }
+            if is_judged && !is_shown(name, sender, believed) {
                 continue;
             }
             self.names.set(py, &environ, name, field.value, careful)?;
         }
-        if target.authority.is_some()
-            && let Some(host) = head.host
+        if (target.authority.is_some() || host != head.host)
+            && let Some(host) = host
         {
-            // RFC 9112 §3.2.2: the authority of an absolute-form target replaces the Host field.
+            // RFC 9112 §3.2.2: the authority of an absolute-form target replaces the Host field; so does
+            // what a trusted proxy says that the client has asked for.
             environ.set_item(keys.http_host.bind(py), latin1(py, host)?)?;
         }
 

@@ -12,7 +12,7 @@ mod names;
 mod response;
 mod wire;
 
-pub use environ::{Origin, Peer, Request, RequestBody, UnderscoreFields};
+pub use environ::{FieldPolicy, Origin, Peer, Request, RequestBody};
 pub use file::FileWrapper;
 pub use wire::{Body, End, Start, Unsent, Wire};
 
@@ -52,13 +52,13 @@ impl Application {
         py: Python<'_>,
         callable: Py<PyAny>,
         origins: &[Origin],
-        underscores: UnderscoreFields,
+        fields: FieldPolicy,
         pages: Pages,
     ) -> PyResult<Self> {
         Ok(Self {
             callable,
             pages,
-            environs: environ::Builder::new(py, origins, underscores)?,
+            environs: environ::Builder::new(py, origins, fields)?,
             exchange: None,
             date: DateCache::new(),
         })

@@ -226,7 +226,10 @@ impl View<'_> {
             method: word(),
             path: word(),
             age_seconds: self.since(since),
-            peer: row.peer().map(|peer| peer.to_string()),
+            peer: row.peer().map(|peer| match peer.port() {
+                0 => peer.ip().to_string(),
+                _ => peer.to_string(),
+            }),
         }
     }
 }

@@ -1,0 +1,114 @@
+//! Connections that leave for another worker, by whoever holds the lock: the main loop or the watcher.
+//!
+//! Only a connection on which nothing is half done travels: it is idle, in the middle of a head, or has
+//! a body in memory that can be read again from its first byte. It is sent first, then taken out of the
+//! epoll set, then closed here, all under the lock: there is no moment in which two workers could serve
+//! it, and none in which it could be lost but by the end of this process.
+
+#![forbid(unsafe_code)]
+
+use super::connection::{Connection, Phase, Remains};
+use super::floor::{Floor, Places};
+use crate::log;
+use crate::net::Listener;
+use crate::relay::{Cause, FrontEnd, Mark, Message, Put, Relay, Traits};
+use crate::scoreboard::Counter;
+use crate::sys::clock::Nanos;
+use crate::sys::forks;
+
+/// The relay and what has to be said with it.
+pub struct Ferry {
+    pub relay: Relay,
+    /// Of the listeners, in their order.
+    marks: Vec<Mark>,
+}
+
+/// What became of a connection that was to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passage {
+    Left,
+    /// The relay has no room; the connection is as it was.
+    NoRoom,
+    /// Something is half done on it.
+    NotYet,
+}
+
+impl Ferry {
+    pub fn new(relay: Relay, listeners: &[Listener]) -> Self {
+        let marks = listeners.iter().enumerate();
+        let marks = marks.map(|(index, listener)| Mark::new(index, listener.name()));
+        Self {
+            relay,
+            marks: marks.collect(),
+        }
+    }
+
+    /// The listener that a connection came in by.
+    pub fn origin(&self, mark: Mark) -> Option<usize> {
+        let index = usize::from(mark.index);
+        match self.marks.get(index) {
+            Some(own) if own.hash == mark.hash => Some(index),
+            // Other settings, the same listener in another place.
+            _ => self.marks.iter().position(|own| own.hash == mark.hash),
+        }
+    }
+
+    fn put(&self, connection: &Connection, input: [&[u8]; 2], cause: Cause, now: Nanos) -> Put {
+        let message = Message {
+            front_end: FrontEnd::Http,
+            cause,
+            traits: connection
+                .traits
+                .with(Traits::SHARED, forks::has_children())
+                .with(Traits::UNNAMED, matches!(connection.phase, Phase::Proxy)),
+            listener: self.marks[connection.origin],
+            peer: connection.address(),
+            sent: now,
+            deadline: connection.deadline,
+            arrived: connection.arrived,
+            received: connection.received,
+            input: &[],
+        };
+        self.relay.put(&message, input, connection.socket())
+    }
+}
+
+impl Floor {
+    /// Sends a connection on.
+    pub fn ferry(&self, places: &mut Places, place: usize, cause: Cause, now: Nanos) -> Passage {
+        let (Some(ferry), Some(connection)) = (&self.ferry, places.connections.get(place)) else {
+            return Passage::NotYet;
+        };
+        let Some(input) = connection.freight() else {
+            return Passage::NotYet;
+        };
+        match ferry.put(connection, input, cause, now) {
+            Put::Sent => {}
+            Put::Full => {
+                self.row.count(Counter::RelayFull, 1);
+                return Passage::NoRoom;
+            }
+            Put::Failed(error) => {
+                log::error!("cannot send a connection on: {error}");
+                return Passage::NoRoom;
+            }
+        }
+        if connection.watched.is_some() {
+            let _ = self.epoll.delete(connection.socket());
+        }
+        let connection = places.connections.remove(place);
+        places.gone.push(Remains::of(connection));
+        self.row.set_connections(places.connections.len());
+        self.row.count(counter(cause), 1);
+        Passage::Left
+    }
+}
+
+fn counter(cause: Cause) -> Counter {
+    match cause {
+        Cause::Busy => Counter::RelayedBusy,
+        Cause::Drain => Counter::RelayedDrain,
+        Cause::Stuck => Counter::RelayedStuck,
+        Cause::Balance => Counter::RelayedBalance,
+    }
+}

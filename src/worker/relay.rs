@@ -1,0 +1,189 @@
+//! The main loop's side of the relay: connections that others have sent, and those that it hands over
+//! when the worker leaves.
+
+use nix::sys::epoll::EpollFlags;
+use pyo3::prelude::*;
+
+use super::accept::Accepted;
+use super::connection::{Connection, Phase};
+use super::ferry::Passage;
+use super::outlet::Transport;
+use super::{Id, Leave, Worker};
+use crate::log::{self, Allowed};
+use crate::relay::{Cause, Message, Taken, Traits};
+use crate::scoreboard::Counter;
+use crate::sys::clock::{MILLISECOND, Nanos, SECOND};
+use std::os::fd::OwnedFd;
+
+/// Between two attempts when the relay is full.
+const AGAIN: Nanos = 10 * MILLISECOND;
+/// How long a worker that leaves tries to hand its connections over; then it waits for their clients as
+/// one does whose server stops.
+pub(super) const HAND_OVER_PATIENCE: Nanos = 5 * SECOND;
+/// Connections that a worker takes from the relay when its server stops: nobody else will.
+const LAST_TAKEN: usize = 256;
+
+/// What becomes of the connections of a worker that leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Farewell {
+    /// They end, each with its next response or after a moment.
+    Finish,
+    /// Others go on with them.
+    HandOver { until: Nanos },
+}
+
+impl Worker<'_> {
+    /// Takes a connection from the relay and goes on with it.
+    pub(super) fn take_relayed(&mut self, py: Python<'_>) -> Accepted {
+        let Some(ferry) = &self.floor.ferry else {
+            return Accepted::Nothing;
+        };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let accepted = match ferry.relay.take(&mut buffer) {
+            Ok(Taken::Connection(message, socket)) => match ferry.origin(message.listener) {
+                Some(origin) => self.go_on_with(py, &message, socket, origin),
+                None => self.refuse_relayed("no listener is the one it came in by"),
+            },
+            Ok(Taken::Nothing) => Accepted::Nothing,
+            Ok(Taken::Refused(reason)) => self.refuse_relayed(&reason),
+            Err(error) => self.refuse_relayed(&error.to_string()),
+        };
+        self.buffer = buffer;
+        accepted
+    }
+
+    fn refuse_relayed(&mut self, reason: &str) -> Accepted {
+        self.row.count(Counter::RelayRefused, 1);
+        if let Allowed::Yes { .. } = self.refusals.ask(self.now) {
+            log::error!("closed a connection that another worker has sent: {reason}");
+        }
+        Accepted::Over
+    }
+
+    fn go_on_with(
+        &mut self,
+        py: Python<'_>,
+        message: &Message<'_>,
+        socket: OwnedFd,
+        origin: usize,
+    ) -> Accepted {
+        self.row.count(Counter::RelayedIn, 1);
+        let now = self.now;
+        self.row.relay().record(now.saturating_sub(message.sent));
+        let traits = message.traits;
+        let transport = match traits.has(Traits::LOCAL) {
+            true => Transport::Unix,
+            false => Transport::Tcp,
+        };
+        let outlet = self.outlet(socket, transport);
+        let mut connection = Connection::new(outlet, origin, message.peer);
+        connection.traits = traits;
+        if traits.has(Traits::UNNAMED) {
+            connection.traits.clear(Traits::UNNAMED);
+            connection.phase = Phase::Proxy;
+        }
+        connection.deadline = message.deadline;
+        connection.arrived = message.arrived.min(now);
+        connection.received = message.received.min(now);
+        connection.input = message.input.to_vec();
+        let id = self.admit(connection);
+        match (message.input.is_empty(), message.cause) {
+            (false, _) => self.resume(py, id),
+            (true, Cause::Busy | Cause::Balance) => self.serve(py, id, EpollFlags::EPOLLIN),
+            // It was idle.
+            (true, Cause::Drain | Cause::Stuck) => self.watch(id.place()),
+        }
+        match self.find(id) {
+            Some(_) => Accepted::Open,
+            None => Accepted::Over,
+        }
+    }
+
+    /// Whether a connection may outlive this worker.
+    pub(super) fn may_persist(&self) -> bool {
+        self.leave.is_none() || self.hands_over()
+    }
+
+    pub(super) fn hands_over(&self) -> bool {
+        self.leave == Some(Leave::Drained) && matches!(self.farewell, Farewell::HandOver { .. })
+    }
+
+    /// Others take the connections on which nothing is half done.
+    pub(super) fn hand_over(&mut self) {
+        let Farewell::HandOver { until } = self.farewell else {
+            return;
+        };
+        if self.leave != Some(Leave::Drained) {
+            return;
+        }
+        if until <= self.now {
+            let left = self.connections.len();
+            log::warning!("nobody takes over {left} connections: waiting for their clients");
+            self.farewell = Farewell::Finish;
+            return self.limit_idle();
+        }
+        let places: Vec<usize> = self.connections.iter().map(|(place, _)| place).collect();
+        for place in places {
+            let passage = self.connections.ferry(place, Cause::Drain, self.now);
+            if passage == Passage::NoRoom {
+                self.next_sweep = self.next_sweep.min(self.now + AGAIN);
+                break;
+            }
+        }
+        self.forget_gone();
+        if !self.connections.is_empty() {
+            self.next_sweep = self.next_sweep.min(until);
+        }
+    }
+
+    /// Takes note of connections that have left.
+    pub(super) fn forget_gone(&mut self) {
+        let gone = self.connections.take_gone();
+        if gone.is_empty() {
+            return;
+        }
+        for remains in gone {
+            self.held -= remains.held;
+            if let (Some(ticket), Some(pen)) = (remains.ticket, &mut self.pen) {
+                pen.withdraw(ticket);
+            }
+        }
+        self.listen_if_not_full();
+    }
+
+    /// The server stops: those that other workers have handed over are nobody's but ours.
+    pub(super) fn take_the_last(&mut self, py: Python<'_>) {
+        for _ in 0..LAST_TAKEN {
+            if self.take_relayed(py) == Accepted::Nothing {
+                return;
+            }
+        }
+    }
+
+    /// A connection that was taken, told apart from all others.
+    pub(super) fn admit(&mut self, mut connection: Connection) -> Id {
+        let most = self.settings.limits.max_connections;
+        if self.connections.len() >= most {
+            self.close_oldest_idle();
+        }
+        let deadline = connection.deadline;
+        self.epoch = self.epoch.wrapping_add(1);
+        connection.epoch = self.epoch;
+        let place = self.connections.insert(connection);
+        self.row.set_connections(self.connections.len());
+        let full = self.connections.len() >= most;
+        if full && !self.connections.iter().any(|(_, c)| c.is_idle()) {
+            self.stop_listening(super::accept::Accepting::Full);
+        }
+        if deadline != Nanos::MAX {
+            self.wake_at(deadline);
+        }
+        Id::new(place, self.epoch)
+    }
+}
+
+impl Connection {
+    pub(super) fn was_served(&self) -> bool {
+        self.traits.has(Traits::SERVED)
+    }
+}
