@@ -1,5 +1,7 @@
 //! Packages: what `pip install .` puts into a virtual environment, and that it works there.
 
+pub mod deb;
+
 use crate::support::{Server, only_rswsgi, python, skip};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -189,10 +191,15 @@ fn the_types_are_those_of_the_module() {
 
 #[test]
 fn the_version_is_the_same_everywhere() {
-    let text = fs::read_to_string(root().join("pyproject.toml")).expect("pyproject.toml");
-    let expected = format!("\nversion = \"{}\"\n", env!("CARGO_PKG_VERSION"));
-    assert!(
-        text.contains(&expected),
-        "pyproject.toml has another version"
-    );
+    let version = env!("CARGO_PKG_VERSION");
+    for (file, expected) in [
+        ("pyproject.toml", format!("\nversion = \"{version}\"\n")),
+        (
+            "packaging/debian/changelog",
+            format!("rswsgi ({version}-1) "),
+        ),
+    ] {
+        let text = fs::read_to_string(root().join(file)).expect("a file");
+        assert!(text.contains(&expected), "{file} has another version");
+    }
 }

@@ -1,5 +1,7 @@
 //! The units in `systemd/` under a real systemd, booted in namespaces for each test.
 
+mod package;
+
 use crate::support::{BUILT, module, only_rswsgi, skip};
 use nix::unistd::Uid;
 use std::fs;
@@ -54,18 +56,41 @@ publish one
 
 struct Tree(PathBuf);
 
+impl Tree {
+    fn write(&self, name: &str, text: &str) {
+        let path = self.0.join(name);
+        fs::create_dir_all(path.parent().expect("a path of several parts")).expect("a directory");
+        fs::write(&path, text).expect("a file");
+    }
+
+    fn open_to_all(&self, directories: &[&str]) {
+        for directory in directories {
+            let everybody = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(self.0.join(directory), everybody).expect("it is ours");
+        }
+    }
+}
+
 impl Drop for Tree {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// What is laid over the root: the program as a package would install it, and an application.
-fn tree() -> Tree {
+/// What is laid over the root: an application.
+fn bare() -> Tree {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = format!("rswsgi-systemd-{}-{number}", std::process::id());
     let tree = Tree(std::env::temp_dir().join(name));
+    tree.write("srv/shop/README", "the application\n");
+    tree.open_to_all(&["srv", "srv/shop"]);
+    tree
+}
+
+/// The same with the program as a package would install it.
+fn tree() -> Tree {
+    let tree = bare();
     let built = Path::new(BUILT);
     let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
     let ctl = Path::new(env!("CARGO_BIN_EXE_rswsgictl"));
@@ -91,18 +116,9 @@ fn tree() -> Tree {
         fs::create_dir_all(to.parent().expect("a path of several parts")).expect("a directory");
         fs::copy(&from, &to).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
     }
-    let write = |name: &str, text: &str| {
-        let path = tree.0.join(name);
-        fs::create_dir_all(path.parent().expect("a path of several parts")).expect("a directory");
-        fs::write(&path, text).expect("a file");
-    };
     let settings = "target = \"shop\"\nchdir = \"/srv/shop\"\nworkers = 2\n";
-    write("etc/rswsgi/shop.toml", settings);
-    write("srv/shop/README", "the application\n");
-    for directory in ["srv", "srv/shop", "etc", "etc/rswsgi", "usr", "usr/bin"] {
-        let everybody = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(tree.0.join(directory), everybody).expect("it is ours");
-    }
+    tree.write("etc/rswsgi/shop.toml", settings);
+    tree.open_to_all(&["etc", "etc/rswsgi", "usr", "usr/bin"]);
     tree
 }
 
@@ -131,10 +147,12 @@ fn can_boot() -> bool {
 /// Runs a scenario; what it says.
 #[track_caller]
 fn run(scenario: &str) -> Option<String> {
-    if !can_boot() {
-        return None;
-    }
-    let tree = tree();
+    can_boot().then(tree).and_then(|tree| boot(&tree, scenario))
+}
+
+/// Runs a scenario over this tree.
+#[track_caller]
+fn boot(tree: &Tree, scenario: &str) -> Option<String> {
     let script = tree.0.join("scenario.sh");
     fs::write(&script, format!("{PRELUDE}{scenario}")).expect("a file");
     let boot = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/systemd/private.sh");
