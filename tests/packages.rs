@@ -1,6 +1,7 @@
 //! Packages: what `pip install .` puts into a virtual environment, and that it works there.
 
 pub mod deb;
+mod image;
 
 use crate::support::{Server, only_rswsgi, python, skip};
 use std::fs;

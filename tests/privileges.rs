@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// `nobody`, by convention.
-const NOBODY: u32 = 65_534;
+pub const NOBODY: u32 = 65_534;
 
 const APPLICATION: &str = r#"
 import ctypes, json, os, resource
@@ -59,7 +59,7 @@ def application(environ, start_response):
 "#;
 
 /// An interpreter that another user can execute; where one was built in root's home, it cannot.
-fn common_python() -> Option<PathBuf> {
+pub fn common_python() -> Option<PathBuf> {
     let found = python::pythons().into_iter().map(|python| python.path);
     let usable = |path: &PathBuf| {
         let ids = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")];
