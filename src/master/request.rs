@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use super::prepare::{load, origins, pages, python_failure, system, take_logs};
 use super::{CONFIG, INTERNAL};
 use crate::config::{Ask, ShowHead};
+use crate::http::forwarded::{Forwarded, Scheme, Sender};
 use crate::http::{self, Parsed};
 use crate::link::{self, Assignment, Report};
 use crate::log;
@@ -26,7 +27,8 @@ use crate::sys::signal::Inbox;
 use crate::sys::{fd, title};
 use crate::worker;
 use crate::wsgi::{
-    Application, Body, End, Outcome, Peer, Request, RequestBody, Start, Unsent, Wire, deadline,
+    Application, Body, End, FieldPolicy, Outcome, Peer, Request, RequestBody, Start, Unsent, Wire,
+    deadline,
 };
 
 /// The whole life of a master that is started for one request.
@@ -114,8 +116,11 @@ fn application(
     let pages = pages(settings.error_pages.as_deref())?;
     row.begin_request(b"", clock::now(), Nanos::MAX);
     let origins = origins(&[], settings);
-    let underscores = worker::underscores(settings);
-    Application::new(py, callable, &origins, underscores, pages)
+    let fields = FieldPolicy {
+        underscores: worker::underscores(settings),
+        believed: worker::believed(settings),
+    };
+    Application::new(py, callable, &origins, fields, pages)
         .map_err(|error| python_failure(py, &error))
 }
 
@@ -151,11 +156,19 @@ fn run(
         (Some(file), Some(length)) => RequestBody::File(file, length),
         _ => RequestBody::None,
     };
+    let sender = match ask.to.is_https {
+        true => Sender::Proxy(Forwarded {
+            scheme: Some(Scheme::Https),
+            ..Forwarded::default()
+        }),
+        false => Sender::Unjudged,
+    };
     let client = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let asked = Request {
         head: &head,
         body,
         origin: 0,
+        sender: &sender,
         peer: &Peer::new(py, Some(client)),
         deadline: Nanos::MAX,
         id: None,

@@ -83,7 +83,8 @@ impl Generation {
         purpose: Purpose,
         now: Nanos,
     ) -> Result<Self> {
-        Self::start_reading(Stdio::inherit(), number, settings, listeners, purpose, now)
+        let doors = (listeners, relay);
+        Self::start_reading(Stdio::inherit(), number, settings, doors, purpose, now)
     }
 
     /// The same with another standard input.
@@ -91,7 +92,7 @@ impl Generation {
         input: Stdio,
         number: Number,
         settings: &Settings,
-        listeners: &[Listener],
+        (listeners, relay): (&[Listener], Option<&Relay>),
         purpose: Purpose,
         now: Nanos,
     ) -> Result<Self> {

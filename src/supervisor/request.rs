@@ -33,7 +33,7 @@ pub fn request(settings: &Settings, ask: Ask, data: Option<Data>) -> Result<()> 
     };
     let input = input.map_or_else(Stdio::inherit, Stdio::from);
     let now = clock::now();
-    let mut generation = Generation::start_reading(input, 1, settings, &[], purpose, now)?;
+    let mut generation = Generation::start_reading(input, 1, settings, (&[], None), purpose, now)?;
     loop {
         // In this order: what has ended has said all it had to say.
         let ended = generation.try_reap();
