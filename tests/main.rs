@@ -8,6 +8,7 @@ mod ctl;
 mod daemon;
 mod elf;
 mod frameworks;
+mod hosting;
 mod http;
 mod layering;
 mod limits;

@@ -66,6 +66,14 @@ impl Bind {
         self
     }
 
+    /// Whether both cannot be listened on at the same time; names of hosts are not looked up.
+    pub fn is_same_place(&self, other: &Bind) -> bool {
+        match (self, other) {
+            (Bind::Unix { path, .. }, Bind::Unix { path: other, .. }) => path == other,
+            (one, other) => one == other,
+        }
+    }
+
     /// Refuses a path no client could ever connect to.
     pub fn check_length(&self) -> Result<(), String> {
         let (length, what) = match self {

@@ -26,7 +26,7 @@ pub(super) enum Source {
 }
 
 /// What one source says, as text.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Layer {
     source: Source,
     /// Where relative paths start, if not where the program was started.
@@ -35,7 +35,7 @@ pub(super) struct Layer {
 }
 
 /// A value as it was given: several texts for a list.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Written {
     pub texts: Vec<String>,
     /// Of a file, from 1; 0 elsewhere.
@@ -149,7 +149,7 @@ pub struct InForce {
 }
 
 /// The layers, the lowest first.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Layers {
     pub(super) layers: Vec<Layer>,
     /// Where the program was started.

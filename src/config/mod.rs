@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod apps;
 mod ask;
 mod before_fork;
 mod bind;
@@ -13,6 +14,7 @@ mod command;
 mod example;
 mod file;
 mod given;
+mod hosting;
 mod layers;
 mod listen;
 mod logs;
@@ -32,18 +34,20 @@ mod workers;
 use std::ffi::OsString;
 use std::path::Path;
 
+pub use apps::{AppFile, Change, Host};
 pub use ask::{Ask, Data, ShowHead};
 pub use before_fork::{BeforeFork, ForkSafety, WarmUp, WarmUpFailure};
 pub use bind::{Bind, DEFAULT_BIND, FIRST_FD, SOCKET_PATH_LENGTH};
 pub use command::command;
 pub use example::write_line;
 pub use given::Given;
+pub use hosting::{HostLimits, Presence};
 pub use layers::InForce;
 pub use listen::{Listen, ProxyProtocol};
 pub use logs::LogSettings;
 pub use privileges::{Privileges, RESOURCES, ResourceLimit};
 pub use proxies::{ForwardedField, Proxies};
-pub use setting::{Environment, Kind, Section, Setting, TakesEffect, Value};
+pub use setting::{Environment, Kind, Scope, Section, Setting, TakesEffect, Value};
 pub use settings::{
     ControlSocket, InterpreterSettings, Limits, Recycling, Settings, UnderscoreFields,
 };
@@ -64,8 +68,11 @@ const DAEMON_LOG: &str = "syslog";
 #[derive(Debug)]
 pub enum Invocation {
     Serve(Settings),
+    /// The same for many apps.
+    Host(Box<Host>),
     /// Import the app, report, exit.
     Check(Settings),
+    CheckAll(Box<Host>),
     /// Answer one request, exit.
     Request {
         settings: Box<Settings>,
@@ -161,17 +168,19 @@ fn parse_in(
     if layers.switch("print-config")? {
         return Ok(Invocation::Print(example::write(&layers.in_force())));
     }
-    let settings = settings::resolve(&layers)?;
     if let Some(Subcommand::Request { ask, data }) = subcommand {
-        let settings = Box::new(settings);
+        let settings = Box::new(settings::resolve(&layers)?);
         return Ok(Invocation::Request {
             settings,
             ask,
             data,
         });
     }
-    Ok(match layers.switch("check")? {
-        true => Invocation::Check(settings),
-        false => Invocation::Serve(settings),
+    let is_check = layers.switch("check")?;
+    Ok(match (Host::read(&layers)?.map(Box::new), is_check) {
+        (Some(host), false) => Invocation::Host(host),
+        (Some(host), true) => Invocation::CheckAll(host),
+        (None, false) => Invocation::Serve(settings::resolve(&layers)?),
+        (None, true) => Invocation::Check(settings::resolve(&layers)?),
     })
 }

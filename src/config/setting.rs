@@ -21,6 +21,7 @@ pub struct Setting {
     /// The text that is read when no layer names the setting.
     pub default: Option<&'static str>,
     pub environment: Environment,
+    pub scope: Scope,
     pub takes_effect: TakesEffect,
     /// One line, without a full stop.
     pub help: &'static str,
@@ -53,6 +54,7 @@ pub enum Section {
     Application,
     Privileges,
     Process,
+    Hosting,
     Listening,
     Workers,
     Requests,
@@ -67,6 +69,7 @@ impl Section {
             Section::Application => "Application",
             Section::Privileges => "Privileges",
             Section::Process => "Process",
+            Section::Hosting => "Hosting many apps",
             Section::Listening => "Listening",
             Section::Workers => "Workers",
             Section::Requests => "Requests and responses",
@@ -83,6 +86,15 @@ pub enum Environment {
     /// `RSWSGI_` and the name in capitals.
     Derived,
     None,
+}
+
+/// Where a setting may stand when one server has many apps (`--apps-dir`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// In the file of an app; in the host file it is the default for all of them.
+    App,
+    /// Of the server as a whole: not in the file of an app.
+    Host,
 }
 
 /// What it takes for a changed value to count.

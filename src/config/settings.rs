@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::before_fork::{self, BeforeFork};
 use super::bind::Bind;
 use super::given::{self, Given};
+use super::hosting::{self, HostLimits, Presence};
 use super::layers::Layers;
 use super::listen::Listen;
 use super::logs::{self, LogSettings};
@@ -62,6 +63,10 @@ pub struct Settings {
     /// Its members may look, but not steer.
     pub control_group: Option<String>,
     pub metrics_bind: Vec<Bind>,
+    /// Files of the apps, when there are many.
+    pub apps_dir: Option<PathBuf>,
+    pub host_limits: HostLimits,
+    pub presence: Presence,
     /// What was asked for, for people; without values that may be secret.
     pub given: Vec<Given>,
 }
@@ -180,6 +185,9 @@ pub(super) fn resolve(layers: &Layers) -> Result<Settings> {
             let bind = text.parse::<Bind>()?.within(layers.base("metrics-bind"));
             bind.check_length().map(|()| bind)
         })?,
+        apps_dir: layers.path("apps-dir")?,
+        host_limits: hosting::limits(layers)?,
+        presence: hosting::presence(layers)?,
         given: given::given(layers),
         underscore_fields: layers.parsed("underscore-fields", |text| match text {
             "drop" => Ok(UnderscoreFields::Drop),

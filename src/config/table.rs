@@ -8,7 +8,7 @@
 use super::setting::Environment::{Derived, None as NoVariable};
 use super::setting::Kind::{Choice, Duration, List, Number, Path, Size, Switch, Text};
 use super::setting::TakesEffect::{Live, Reload, Restart};
-use super::setting::{Section, Setting};
+use super::setting::{Scope, Section, Setting};
 
 const DAY: u64 = 86_400_000;
 const KIB: u64 = 1 << 10;
@@ -23,6 +23,7 @@ const APPLICATION: Setting = Setting {
     section: Section::Application,
     default: None,
     environment: Derived,
+    scope: Scope::App,
     takes_effect: Reload,
     help: "",
     long_help: "",
@@ -33,7 +34,13 @@ const PRIVILEGES: Setting = Setting {
 };
 const PROCESS: Setting = Setting {
     section: Section::Process,
+    scope: Scope::Host,
     takes_effect: Restart,
+    ..APPLICATION
+};
+const HOSTING: Setting = Setting {
+    section: Section::Hosting,
+    scope: Scope::Host,
     ..APPLICATION
 };
 const LISTENING: Setting = Setting {
@@ -51,11 +58,13 @@ const REQUESTS: Setting = Setting {
 };
 const LOGS: Setting = Setting {
     section: Section::Logs,
+    scope: Scope::Host,
     ..APPLICATION
 };
 
 const CONTROL: Setting = Setting {
     section: Section::Control,
+    scope: Scope::Host,
     takes_effect: Restart,
     ..APPLICATION
 };
@@ -88,6 +97,7 @@ pub static SETTINGS: &[Setting] = &[
     Setting {
         name: "name",
         value: "NAME",
+        scope: Scope::Host,
         takes_effect: Restart,
         help: "Name of the app in process titles, logs and metrics",
         long_help: "Letters, digits, '-', '_' and '.'. By default the part of MODULE before the first dot.",
@@ -196,6 +206,63 @@ pub static SETTINGS: &[Setting] = &[
             that a crash has left is replaced. It is removed when the server stops, and stays over an upgrade \
             (USR2).",
         ..PROCESS
+    },
+    Setting {
+        name: "apps-dir",
+        value: "DIR",
+        kind: Path,
+        takes_effect: Restart,
+        help: "Directory with a file for each of many apps to serve, instead of MODULE",
+        long_help: "DIR/shop.toml (or .yaml) holds the settings of the app shop: target and bind, and what differs from \
+            the settings given here, which are the defaults of all apps ({name} stands for the name of the app in \
+            paths, addresses, user and group). A file with a mistake disables its app alone: rswsgictl app list \
+            shows why. Reload picks up new, changed and removed files and leaves the other apps alone.",
+        ..HOSTING
+    },
+    Setting {
+        name: "max-processes",
+        value: "NUMBER",
+        kind: Number(0..=1_000_000),
+        default: Some("0"),
+        help: "Processes of all apps together, 0 for no limit",
+        long_help: "An app counts with its master and as many workers as it may have. Whoever wakes when there is no \
+            room waits for it: the app that has been idle for longest makes some.",
+        ..HOSTING
+    },
+    Setting {
+        name: "max-starting",
+        value: "NUMBER",
+        kind: Number(0..=100_000),
+        default: Some("0"),
+        help: "Apps that are started at the same time, 0 for one per CPU",
+        long_help: "Those that have waited longest come first, those of a user of whom none starts before others.",
+        ..HOSTING
+    },
+    Setting {
+        name: "on-demand",
+        kind: Switch,
+        scope: Scope::App,
+        help: "Start the application with the first connection only",
+        long_help: "Until then there is no process of it: the supervisor waits at its sockets, and nobody is refused \
+            while it starts. One that cannot be started answers 503 until it is tried again.",
+        ..HOSTING
+    },
+    Setting {
+        name: "idle-exit",
+        value: "TIME",
+        kind: Duration(0..=365 * DAY),
+        default: Some("10m"),
+        scope: Scope::App,
+        help: "With --on-demand: time without a request until it stops, 0 for never",
+        ..HOSTING
+    },
+    Setting {
+        name: "reserve",
+        kind: Switch,
+        scope: Scope::App,
+        help: "With --on-demand: keep room within --max-processes for this app",
+        long_help: "Apps that are always there have it anyway.",
+        ..HOSTING
     },
     Setting {
         name: "bind",

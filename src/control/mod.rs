@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+mod hosting;
 mod input;
 mod page;
 mod place;
@@ -22,6 +23,7 @@ mod reply;
 mod request;
 pub mod stats;
 
+pub use hosting::{AppEntry, AppList, AppStory, Start, Why};
 pub use input::{Asked, Input};
 pub use page::{Page, Wanted, respond};
 pub use place::{DIRECTORIES, SUFFIX, directories};

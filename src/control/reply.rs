@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::hosting::{AppList, Why};
 use super::stats::{Process, Stats};
 
 /// What is sent back.
@@ -19,6 +20,8 @@ pub enum Reply {
     Trace(Trace),
     Config(Config),
     Level(Level),
+    Apps(AppList),
+    Why(Why),
     #[serde(skip)]
     Refused(Refused),
 }
@@ -89,6 +92,12 @@ pub struct Ping {
 pub struct Reloaded {
     /// One entry per app.
     pub reloaded: Vec<ReloadedApp>,
+    /// Apps whose files are new.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub added: Vec<String>,
+    /// Apps whose files are gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -106,6 +115,9 @@ pub struct ReloadedApp {
 pub struct Stopping {
     /// `graceful` or `now`.
     pub stopping: super::HowToStop,
+    /// The app, when it is not the whole server that stops.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
 }
 
 /// The reply to `scale`.
@@ -267,7 +279,10 @@ mod tests {
         assert_eq!(line(Reply::Reopened {}), "{\"ok\":true}\n");
         let stopping = HowToStop::Now;
         assert_eq!(
-            line(Reply::Stopping(Stopping { stopping })),
+            line(Reply::Stopping(Stopping {
+                stopping,
+                app: None
+            })),
             "{\"ok\":true,\"stopping\":\"now\"}\n"
         );
         let scaled = vec![ScaledApp {

@@ -40,6 +40,10 @@ pub enum Verb {
     Trace(Workers),
     /// The settings in force. No arguments. Reply: [`super::Config`].
     Config,
+    /// The apps there are, and which cannot be served. No arguments. Reply: [`super::AppList`].
+    Apps,
+    /// The story of the last starts. No arguments. Reply: [`super::Why`].
+    Why,
     /// `level`: the new one; without, nothing is changed. Reply: [`super::Level`].
     LogLevel { level: Option<String> },
 }
@@ -86,6 +90,8 @@ impl Verb {
             Verb::Reopen => "reopen",
             Verb::Trace(_) => "trace",
             Verb::Config => "config",
+            Verb::Apps => "apps",
+            Verb::Why => "why",
             Verb::LogLevel { .. } => "log-level",
         }
     }
@@ -93,7 +99,9 @@ impl Verb {
     /// Whether it leaves the server as it is: what members of `--control-group` may ask for.
     pub fn only_reads(&self) -> bool {
         match self {
-            Verb::Ping | Verb::Stats | Verb::Trace(_) | Verb::Config => true,
+            Verb::Ping | Verb::Stats | Verb::Trace(_) | Verb::Config | Verb::Apps | Verb::Why => {
+                true
+            }
             Verb::LogLevel { level } => level.is_none(),
             Verb::Reload | Verb::Stop(_) | Verb::Scale(_) | Verb::Recycle { .. } | Verb::Reopen => {
                 false
@@ -103,7 +111,7 @@ impl Verb {
 }
 
 /// Every verb, for messages and completions.
-pub const VERBS: [&str; 10] = [
+pub const VERBS: [&str; 12] = [
     "ping",
     "stats",
     "reload",
@@ -113,6 +121,8 @@ pub const VERBS: [&str; 10] = [
     "reopen",
     "trace",
     "config",
+    "apps",
+    "why",
     "log-level",
 ];
 
@@ -219,6 +229,8 @@ fn read_verb(verb: &str, fields: Map<String, Value>) -> Result<Verb, Refused> {
         "stats" => arguments::<Nothing>(verb, fields).map(|_| Verb::Stats)?,
         "reload" => arguments::<Nothing>(verb, fields).map(|_| Verb::Reload)?,
         "reopen" => arguments::<Nothing>(verb, fields).map(|_| Verb::Reopen)?,
+        "apps" => arguments::<Nothing>(verb, fields).map(|_| Verb::Apps)?,
+        "why" => arguments::<Nothing>(verb, fields).map(|_| Verb::Why)?,
         "config" => arguments::<Nothing>(verb, fields).map(|_| Verb::Config)?,
         "stop" => Verb::Stop(arguments::<StopArguments>(verb, fields)?.how),
         "scale" => match arguments(verb, fields)? {
@@ -326,6 +338,8 @@ mod tests {
                 Verb::Trace(Workers::One(0)),
             ),
             (r#"{"v":1,"do":"config"}"#, Verb::Config),
+            (r#"{"v":1,"do":"apps"}"#, Verb::Apps),
+            (r#"{"v":1,"do":"why"}"#, Verb::Why),
             (
                 r#"{"v":1,"do":"log-level"}"#,
                 Verb::LogLevel { level: None },

@@ -14,7 +14,8 @@ use super::show::{self, Paint};
 use super::{Error, Exit, Result, print, say, top, wait};
 use crate::control::stats::Stats;
 use crate::control::{
-    Config, HowToStop, Level, Ping, Recycled, Reloaded, Request, Scaled, Trace, Verb, read_reply,
+    AppList, Config, HowToStop, Level, Ping, Recycled, Reloaded, Request, Scaled, Stopping, Trace,
+    Verb, Why, read_reply,
 };
 
 /// How long an answer may take that needs nothing but the server.
@@ -117,6 +118,8 @@ fn ask(invocation: &Invocation, verb: &Verb, deadline: Deadline) -> Result<()> {
         Verb::Recycle { .. } => show::recycled(&read::<Recycled>(&line)?),
         Verb::Trace(_) => show::trace(&read::<Trace>(&line)?, paint),
         Verb::Config => show::config(&read::<Config>(&line)?, paint),
+        Verb::Apps => show::apps(&read::<AppList>(&line)?, paint),
+        Verb::Why => show::why(&read::<Why>(&line)?, paint),
         Verb::LogLevel { .. } => show::level(&read::<Level>(&line)?),
         Verb::Reopen => "log files opened anew\n".to_owned(),
         Verb::Stop(_) => String::new(),
@@ -160,7 +163,13 @@ fn exchange(
 fn stop(invocation: &Invocation, how: HowToStop, deadline: Deadline) -> Result<()> {
     let mut client = connect(invocation, deadline)?;
     let since = Instant::now();
-    exchange(invocation, &mut client, &Verb::Stop(how), deadline)?;
+    let line = exchange(invocation, &mut client, &Verb::Stop(how), deadline)?;
+    if let Some(app) = read::<Stopping>(&line)?.app {
+        return match invocation.output {
+            Output::Human => print(&format!("{}: its processes leave\n", show::escape(&app))),
+            Output::Json => Ok(()),
+        };
+    }
     client
         .wait_end(deadline)
         .map_err(|error| match error.exit {

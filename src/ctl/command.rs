@@ -84,6 +84,7 @@ pub fn command() -> Command {
         .args(global())
         .subcommands(asking())
         .subcommands(steering())
+        .subcommand(app())
         .subcommand(top())
         .subcommand(
             Command::new("completions")
@@ -207,6 +208,26 @@ fn worker(help: &'static str) -> Arg {
         .help(help)
 }
 
+fn app() -> Command {
+    verb(
+        "app",
+        "Show the apps of the server, or why one does not serve",
+    )
+    .subcommand_required(true)
+    .subcommand(verb(
+        "list",
+        "Show all apps, also those that cannot be served",
+    ))
+    .subcommand(
+        verb("why", "Tell the story of the last starts of an app").arg(
+            Arg::new("name")
+                .value_name("NAME")
+                .value_parser(NonEmptyStringValueParser::new())
+                .help("The app; without, all of them"),
+        ),
+    )
+}
+
 fn top() -> Command {
     let cells = |name: &'static str, help: &'static str| {
         Arg::new(name)
@@ -267,7 +288,7 @@ pub fn read(args: impl Iterator<Item = OsString>) -> Result<Invocation, clap::Er
     let control = matches.get_one::<PathBuf>("control").cloned();
     Ok(Invocation {
         control: control.or_else(|| variable().map(PathBuf::from)),
-        app: matches.get_one::<String>("app").cloned(),
+        app: named(&matches).or_else(|| matches.get_one::<String>("app").cloned()),
         output: match matches.get_flag("json") {
             true => Output::Json,
             false => Output::Human,
@@ -275,6 +296,14 @@ pub fn read(args: impl Iterator<Item = OsString>) -> Result<Invocation, clap::Er
         timeout: matches.get_one("timeout").copied(),
         task: task(&matches),
     })
+}
+
+/// `app why NAME` names an app, too.
+fn named(matches: &ArgMatches) -> Option<String> {
+    let why = matches
+        .subcommand_matches("app")?
+        .subcommand_matches("why")?;
+    why.get_one::<String>("name").cloned()
 }
 
 fn task(matches: &ArgMatches) -> Task {
@@ -292,6 +321,8 @@ fn task(matches: &ArgMatches) -> Task {
         "trace" if verb.get_flag("busy") => Verb::Trace(Workers::Busy),
         "trace" => Verb::Trace(slot().map_or(Workers::All, Workers::One)),
         "config" => Verb::Config,
+        "app" if verb.subcommand_matches("why").is_some() => Verb::Why,
+        "app" => Verb::Apps,
         "log-level" => Verb::LogLevel {
             level: verb.get_one("level").cloned(),
         },

@@ -199,6 +199,11 @@ pub fn flush(limit: Duration) {
     }
 }
 
+/// Whether they go to the journal behind descriptor 2.
+pub fn is_journal() -> bool {
+    matches!(WAY.get(), Some(Way::Journal(_)))
+}
+
 /// Whether entries of this process can be seen on its standard error.
 pub fn is_on_stderr() -> bool {
     !matches!(WAY.get(), Some(Way::Frames | Way::Writer(_)))

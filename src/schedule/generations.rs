@@ -10,7 +10,7 @@
 //! | ending   | wait, then      | -            | gone                      | kill       | -           |
 //! |          | start           |              |                           |            |             |
 //!
-//! A rest lets everything leave as a drain does, but a reload ends it.
+//! A rest lets everything leave as a drain does, but a reload ends it, and so does a new beginning.
 //!
 //! A reload always means the newest state of configuration and code: one that comes while another is
 //! under way takes its place. However many come, there is one generation that serves, at most one that
@@ -92,8 +92,10 @@ pub enum Event {
     Ended(Number),
     /// Nothing but the time.
     Due,
-    /// Nothing is to serve until the next reload.
+    /// Nothing is to serve until the next reload; not while a generation comes up.
     Rest,
+    /// The same whatever comes up.
+    Halt,
     Drain,
     Stop,
 }
@@ -152,8 +154,18 @@ enum Course {
     /// Has never served.
     Beginning,
     Running,
+    /// Until it begins (again).
     Resting,
     Stopping,
+}
+
+/// What becomes of an app that has never served and cannot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstFailure {
+    /// It is hopeless: so is the server, which has no other.
+    IsFinal,
+    /// It is tried again, as later ones are.
+    IsTriedAgain,
 }
 
 /// All generations of an app, the oldest first.
@@ -162,6 +174,7 @@ pub struct Generations {
     entries: Vec<Entry>,
     next: Number,
     course: Course,
+    first_failure: FirstFailure,
     /// Of what serves or served last.
     terms: Terms,
     /// Of a reload that is to be started as soon as may be.
@@ -177,6 +190,7 @@ pub struct Quiet {
     pub terms: Terms,
     pub restart_at: Option<Nanos>,
     pub entries: Vec<Standing>,
+    pub is_resting: bool,
 }
 
 /// Where a generation stands.
@@ -189,11 +203,12 @@ pub struct Standing {
 }
 
 impl Generations {
-    pub fn new() -> Self {
+    pub fn new(first_failure: FirstFailure) -> Self {
         Self {
             entries: Vec::new(),
             next: 1,
             course: Course::Beginning,
+            first_failure,
             terms: Terms { start: 0, grace: 0 },
             wanted: None,
             backoff: Backoff::default(),
@@ -206,9 +221,10 @@ impl Generations {
         let is_still = match self.course {
             Course::Running => true,
             Course::Resting => self.entries.is_empty(),
-            Course::Beginning | Course::Stopping => false,
+            Course::Beginning => self.first_failure == FirstFailure::IsTriedAgain,
+            Course::Stopping => false,
         };
-        if !is_still || self.wanted.is_some() || self.is_coming() {
+        if !is_still || self.wanted.is_some() || self.has_coming() {
             return None;
         }
         let standing = |entry: &Entry| Standing {
@@ -221,10 +237,11 @@ impl Generations {
             terms: self.terms,
             restart_at: self.restart_at,
             entries: self.entries.iter().map(standing).collect(),
+            is_resting: self.is_resting(),
         })
     }
 
-    pub fn resume(quiet: Quiet) -> Self {
+    pub fn resume(quiet: Quiet, first_failure: FirstFailure) -> Self {
         let terms = quiet.terms;
         let entry = |standing: Standing| Entry {
             number: standing.number,
@@ -236,7 +253,11 @@ impl Generations {
         Self {
             entries: quiet.entries.into_iter().map(entry).collect(),
             next: quiet.next,
-            course: Course::Running,
+            course: match quiet.is_resting {
+                true => Course::Resting,
+                false => Course::Running,
+            },
+            first_failure,
             terms,
             wanted: None,
             backoff: Backoff::default(),
@@ -273,18 +294,28 @@ impl Generations {
         self.course != Course::Beginning
     }
 
-    fn is_stopping(&self) -> bool {
+    pub fn is_stopping(&self) -> bool {
         self.course == Course::Stopping
     }
 
     /// Not while a generation comes up: its outcome is waited for by somebody.
     pub fn may_rest(&self) -> bool {
-        self.course == Course::Running && self.wanted.is_none() && !self.is_coming()
+        self.course == Course::Running && self.wanted.is_none() && !self.has_coming()
     }
 
-    /// Nothing serves, as asked.
+    /// Nothing serves, and nothing is to.
     pub fn is_resting(&self) -> bool {
         self.course == Course::Resting
+    }
+
+    /// Whether a generation starts, or ends without having served.
+    pub fn is_starting(&self) -> bool {
+        self.has_coming() || self.wanted.is_some()
+    }
+
+    /// When one that is to serve is tried again.
+    pub fn restart_at(&self) -> Option<Nanos> {
+        self.restart_at
     }
 
     /// When something has to happen although nobody says anything.
@@ -300,10 +331,7 @@ impl Generations {
 
     pub fn step(&mut self, event: Event, now: Nanos) -> Vec<Action> {
         match event {
-            Event::Begin(terms) => {
-                self.terms = terms;
-                vec![self.start(Cause::First, terms, now)]
-            }
+            Event::Begin(terms) => self.begin(terms, now),
             Event::Reload(terms) => self.reload(terms, now),
             Event::Ready(number) => self.ready(number, now),
             Event::Failed(number) => {
@@ -314,9 +342,23 @@ impl Generations {
             Event::Due => self.due(now),
             Event::Rest if self.may_rest() => self.drain(Course::Resting, now),
             Event::Rest => Vec::new(),
+            Event::Halt => self.drain(Course::Resting, now),
             Event::Drain => self.drain(Course::Stopping, now),
             Event::Stop => self.stop(now),
         }
+    }
+
+    fn begin(&mut self, terms: Terms, now: Nanos) -> Vec<Action> {
+        self.terms = terms;
+        let cause = match self.course {
+            Course::Beginning => Cause::First,
+            Course::Resting if !self.has_coming() => Cause::Restart,
+            Course::Running | Course::Resting | Course::Stopping => return Vec::new(),
+        };
+        if self.course == Course::Resting {
+            self.course = Course::Running;
+        }
+        vec![self.start(cause, terms, now)]
     }
 
     fn start(&mut self, cause: Cause, terms: Terms, now: Nanos) -> Action {
@@ -334,8 +376,13 @@ impl Generations {
         Action::Start(number, cause)
     }
 
+    /// Whether this one starts.
+    pub fn is_coming(&self, number: Number) -> bool {
+        matches!(self.stage(number), Some(Stage::Starting { .. }))
+    }
+
     /// Starting, or ending without having served.
-    fn is_coming(&self) -> bool {
+    fn has_coming(&self) -> bool {
         let coming =
             |entry: &Entry| matches!(entry.stage, Stage::Starting { .. } | Stage::Ending { .. });
         self.entries.iter().any(coming)
@@ -373,7 +420,7 @@ impl Generations {
             }
         }
         actions.extend(self.start_wanted(now));
-        if !waited && self.wanted.is_some() && !self.is_coming() {
+        if !waited && self.wanted.is_some() && !self.has_coming() {
             actions.push(Action::Tell(News::Waits(self.leaving())));
         }
         actions
@@ -385,7 +432,7 @@ impl Generations {
 
     fn start_wanted(&mut self, now: Nanos) -> Option<Action> {
         let crowded = self.serving().is_some() && self.leaving() >= MOST_LEAVING;
-        if crowded || self.is_coming() {
+        if crowded || self.has_coming() {
             return None;
         }
         let terms = self.wanted.take()?;
@@ -435,7 +482,10 @@ impl Generations {
                 ..
             } => None,
             Stage::Serving => Some(News::Lost(number)),
-            _ if self.course == Course::Beginning && self.wanted.is_none() => {
+            _ if self.course == Course::Beginning
+                && self.first_failure == FirstFailure::IsFinal
+                && self.wanted.is_none() =>
+            {
                 return vec![Action::Tell(News::Hopeless(number))];
             }
             _ => Some(News::Failed {
@@ -446,7 +496,7 @@ impl Generations {
         };
         let mut actions: Vec<Action> = news.map(Action::Tell).into_iter().collect();
         actions.extend(self.start_wanted(now));
-        let awaited = self.is_coming() || self.wanted.is_some() || self.restart_at.is_some();
+        let awaited = self.has_coming() || self.wanted.is_some() || self.restart_at.is_some();
         if self.serving().is_none() && !awaited {
             let delay = self.delay_after(&entry, now);
             self.restart_at = Some(now.saturating_add(delay));

@@ -7,9 +7,10 @@ mod elastic;
 mod generations;
 mod pool;
 pub mod stuck;
+pub mod turns;
 
 pub use elastic::{Demand, Look, Step, WINDOW};
 pub use generations::{
-    Action, Cause, Event, Generations, News, Number, Quiet, Stage, Standing, Terms,
+    Action, Cause, Event, FirstFailure, Generations, News, Number, Quiet, Stage, Standing, Terms,
 };
 pub use pool::{Bounds, Pool, Verdict};

@@ -5,8 +5,10 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use super::Served;
 use super::generation::{self, Answer, Failure, Generation, Said};
 use super::hand_over::{AppState, GenerationState, HandedStage, RelayState, take};
+use super::hosting::{Presence, Story};
 use super::logs::Logs;
 use super::output::Output;
 use super::record::{LastReload, Tally};
@@ -17,11 +19,13 @@ use crate::log;
 use crate::net::{self, HandedListener, Listener, Origin};
 use crate::relay::{FORMAT, Relay};
 use crate::schedule::{
-    Action, Cause, Event, Generations, News as Told, Number, Quiet, Stage, Standing, Terms,
+    Action, Cause, Event, FirstFailure, Generations, News as Told, Number, Quiet, Stage, Standing,
+    Terms,
 };
 use crate::scoreboard::{Row, Scoreboard, State, Totals};
 use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND, nanos};
 use crate::sys::process::{Ended, cpus};
+use serde_json::Value;
 
 /// What the supervisor has to know of a step.
 #[derive(Debug)]
@@ -52,6 +56,8 @@ pub struct App {
     pub sampled: Option<(Number, Nanos)>,
     /// What they may still write.
     remains: Vec<Output>,
+    pub presence: Presence,
+    pub story: Story,
     /// One line for the service manager.
     pub status: String,
 }
@@ -77,13 +83,19 @@ const REPORTS: usize = 8;
 
 impl App {
     pub fn new(settings: Settings, listeners: Vec<Listener>) -> Self {
+        let mut plan = Generations::new(first_failure(&settings));
+        if settings.presence.on_demand {
+            plan.step(Event::Halt, 0);
+        }
         Self {
+            presence: Presence::of(&settings),
+            story: Story::default(),
             settings,
             listeners,
             generations: Vec::new(),
             relay: None,
             candidate: None,
-            plan: Generations::new(),
+            plan,
             past: Totals::default(),
             tally: Tally::default(),
             reload: None,
@@ -120,6 +132,7 @@ impl App {
             generations: generations.collect(),
             next: quiet.next,
             restart_at: quiet.restart_at,
+            is_resting: quiet.is_resting,
             totals: self.past.by_name(),
             tally: self.tally,
             reload: self.reload.clone(),
@@ -149,11 +162,14 @@ impl App {
     }
 
     /// Takes over what the program before had, by duplicates: until all is well nothing of it changes.
-    pub fn resume(state: &AppState, read: impl FnOnce() -> Result<Settings>) -> Result<Self> {
+    pub fn resume(state: &AppState, served: &Served) -> Result<Self> {
         let settings = match serde_json::from_value(state.settings.clone()) {
             Ok(settings) => settings,
             // Of another version.
-            Err(_) => read()?,
+            Err(_) => {
+                let name = state.settings.get("name").and_then(Value::as_str);
+                served.app(name.unwrap_or_default())?
+            }
         };
         let listener = |handed: &HandedListener| {
             Listener::resume(handed, take(handed.spec.fd, &handed.spec.name)?)
@@ -165,6 +181,7 @@ impl App {
             terms: terms(&settings),
             restart_at: state.restart_at,
             entries: generations.clone().map(entry).collect(),
+            is_resting: state.is_resting,
         };
         let mut past = Totals::from_names(&state.totals);
         let foreign = |state: &&GenerationState| state.layout != Scoreboard::layout();
@@ -186,7 +203,7 @@ impl App {
             generation.relays = state.relays && relay.is_some();
             Ok(generation)
         });
-        let plan = Generations::resume(quiet);
+        let plan = Generations::resume(quiet, first_failure(&settings));
         let status = match plan.serving() {
             Some(number) => serving(&settings, number),
             None => String::new(),
@@ -203,6 +220,8 @@ impl App {
             answers: Vec::new(),
             sampled: None,
             remains: Vec::new(),
+            presence: Presence::of(&settings),
+            story: Story::default(),
             status,
             settings,
         })
@@ -245,7 +264,7 @@ impl App {
             true => "; the reload before it goes on".into(),
             false => self.goes_on(),
         };
-        log::error!("reload failed: {error}{goes_on}");
+        log::error!("{}reload failed: {error}{goes_on}", self.prefix());
         if self.plan.is_reloading() {
             return None;
         }
@@ -257,7 +276,19 @@ impl App {
 
     /// Whether a reload is under way.
     pub fn is_reloading(&self) -> bool {
-        self.plan.is_reloading()
+        self.plan.is_reloading() || self.presence.is_queued()
+    }
+
+    pub fn plan(&self) -> &Generations {
+        &self.plan
+    }
+
+    /// Which of many apps an entry of the log speaks of.
+    fn prefix(&self) -> String {
+        match self.settings.is_hosted() {
+            true => format!("{}: ", self.settings.name),
+            false => String::new(),
+        }
     }
 
     /// The generation that serves.
@@ -284,6 +315,9 @@ impl App {
 
     /// Lets what serves finish and leave; a reload serves again.
     pub fn rest(&mut self, now: Nanos) {
+        if self.is_managed() {
+            return self.halt_until_reload(now);
+        }
         if !self.plan.may_rest() {
             log::info!("{}: not now: a generation comes up", self.settings.name);
             return;
@@ -294,6 +328,11 @@ impl App {
             self.settings.name
         );
         let _ = self.step(Event::Rest, None, now);
+    }
+
+    /// What serves leaves; it may begin again.
+    pub fn come_to_rest(&mut self, now: Nanos) {
+        let _ = self.step(Event::Halt, None, now);
     }
 
     pub fn drain(&mut self, now: Nanos) {
@@ -349,6 +388,9 @@ impl App {
 
     /// Serves, and no reload is under way.
     pub fn is_settled(&self) -> bool {
+        if self.is_managed() {
+            return !self.plan.is_starting() && !self.wants_to_start();
+        }
         self.plan.serving().is_some() && !self.plan.is_reloading()
     }
 
@@ -445,7 +487,8 @@ impl App {
                 self.past.add(&generation.scoreboard);
                 generation.output.close(ended, now);
                 if self.plan.is_leaving(number) && !ended.is_success() {
-                    log::warning!("{} {ended} while leaving", generation.describe());
+                    let (prefix, who) = (self.prefix(), generation.describe());
+                    log::warning!("{prefix}{who} {ended} while leaving");
                 }
                 let (gone, output) = Gone::ended(generation, ended);
                 self.remains.push(output);
@@ -471,8 +514,12 @@ impl App {
             let generation = &mut self.generations[index];
             news = match generation.hear() {
                 Said::Nothing => break,
-                Said::Ready { python } => {
+                Said::Ready {
+                    python,
+                    import_millis,
+                } => {
                     generation.python = printable(&python);
+                    self.story.imported(number, import_millis);
                     self.step(Event::Ready(number), None, now)
                 }
                 Said::Failed(failure) => {
@@ -535,6 +582,7 @@ impl App {
             Cause::First | Cause::Restart => None,
         };
         let settings = settings.as_ref().unwrap_or(&self.settings);
+        self.story.started(number, cause, now);
         if settings.relay.is_some() && self.relay.is_none() {
             match Relay::create() {
                 Ok(relay) => self.relay = Some(relay),
@@ -557,6 +605,14 @@ impl App {
 
     fn tell(&mut self, told: Told, gone: Option<&Gone>, now: Nanos) -> Option<News> {
         match (told, gone) {
+            (Told::Failed { number, .. } | Told::Lost(number), Some(gone)) => {
+                self.story.failed(number, &gone.how, now);
+            }
+            (Told::Serves { number, .. }, _) => self.story.served(number, now),
+            (Told::StartsAfter(delay), _) => self.story.put_off(delay),
+            _ => {}
+        }
+        match (told, gone) {
             (Told::Serves { number, cause }, _) => return self.serves(number, cause, now),
             (Told::Hopeless(_), Some(gone)) => return Some(News::Failed(gone.error())),
             (
@@ -572,30 +628,43 @@ impl App {
             (Told::Failed { .. }, Some(gone)) => {
                 let Gone { who, how, .. } = gone;
                 let (reason, traceback) = (&how.reason, &how.traceback);
-                log::error!("{who} did not come up: {reason}\n{traceback}");
+                log::error!(
+                    "{}{who} did not come up: {reason}\n{traceback}",
+                    self.prefix()
+                );
+                return self.failed_to_start();
             }
             (Told::Lost(_), Some(gone)) => {
                 self.tally.master_crashes += 1;
-                log::error!("{}: {}", gone.who, gone.how.reason);
+                log::error!("{}{}: {}", self.prefix(), gone.who, gone.how.reason);
             }
             // Only an end makes these.
             (Told::Hopeless(_) | Told::Failed { .. } | Told::Lost(_), None) => {}
+            (Told::StartsAfter(delay), _) if self.settings.presence.on_demand => {
+                self.rest_until(now.saturating_add(delay), now);
+            }
             (Told::StartsAfter(delay), _) => {
                 self.status = format!("nothing serves {}: starting again", self.settings.target);
                 let millis = delay / MILLISECOND;
-                log::info!("starting the next generation in {millis} ms");
+                log::info!(
+                    "{}starting the next generation in {millis} ms",
+                    self.prefix()
+                );
             }
             (Told::Superseded(number), _) => {
-                log::info!("giving up generation {number}: another reload takes its place");
+                let prefix = self.prefix();
+                log::info!("{prefix}giving up generation {number}: another reload takes its place");
             }
             (Told::Waits(leaving), _) => log::warning!(
-                "the reload waits: {leaving} generations have not left yet, see --graceful-timeout"
+                "{}the reload waits: {leaving} generations have not left yet, see --graceful-timeout",
+                self.prefix()
             ),
             (Told::Late(number), _) => self.late(number),
             (Told::Overdue(number), _) => {
                 return self.with(number, |generation| {
                     let who = generation.describe();
-                    log::warning!("{who} does not leave in time: killing its master");
+                    let prefix = self.prefix();
+                    log::warning!("{prefix}{who} does not leave in time: killing its master");
                 });
             }
         }
@@ -606,12 +675,14 @@ impl App {
         let generation = &self.generations[self.index(number)?];
         self.settings = generation.settings.clone();
         self.status = serving(&self.settings, number);
+        self.presence.came_up(&self.settings);
+        let prefix = self.prefix();
         if let Some(reload) = self.reload.take_if(|reload| reload.is_under_way()) {
             self.tally.reloads += 1;
             self.reload = Some(reload.succeeded(number, now));
         }
         log::info!(
-            "{}serving {} on {} with {} (Python {}, generation {number}, {} ms)",
+            "{prefix}{}serving {} on {} with {} (Python {}, generation {number}, {} ms)",
             match cause {
                 Cause::Reload => "reloaded: ",
                 Cause::First | Cause::Restart => "",
@@ -633,7 +704,13 @@ impl App {
             Some(number) => format!("; generation {number} keeps serving"),
             None => "; nothing serves".into(),
         };
-        log::error!("reload failed: {reason}{goes_on}\n{traceback}");
+        log::error!(
+            "{}reload failed: {reason}{goes_on}\n{traceback}",
+            self.prefix()
+        );
+        if serving.is_none() {
+            self.failed_to_start();
+        }
         self.status = format!("reload failed: {reason}{goes_on}");
         if !self.plan.is_reloading()
             && let Some(reload) = self.reload.take()
@@ -643,6 +720,12 @@ impl App {
         }
         // Another may have been asked for meanwhile.
         (!self.plan.is_reloading()).then_some(News::Settled)
+    }
+
+    /// Whether it was fit to serve at all before is known only of a server with one app.
+    fn failed_to_start(&mut self) -> Option<News> {
+        self.presence.did_not_come_up();
+        self.is_managed().then_some(News::Settled)
     }
 
     fn late(&mut self, number: Number) {
@@ -713,6 +796,13 @@ fn entry(state: &GenerationState) -> Standing {
             HandedStage::Leaving { until } => Stage::Leaving { until },
         },
         started: state.started,
+    }
+}
+
+fn first_failure(settings: &Settings) -> FirstFailure {
+    match settings.is_managed() {
+        true => FirstFailure::IsTriedAgain,
+        false => FirstFailure::IsFinal,
     }
 }
 

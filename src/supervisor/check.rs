@@ -22,7 +22,7 @@ pub fn check(settings: &Settings) -> Result<()> {
         // In this order: what has ended has said all it had to say.
         let ended = generation.try_reap();
         match generation.hear() {
-            Said::Ready { python } => {
+            Said::Ready { python, .. } => {
                 dismiss(&mut generation);
                 return print(&format!("{}: ok (Python {python})\n", settings.target));
             }

@@ -31,6 +31,7 @@ pub enum Said {
     Nothing,
     Ready {
         python: String,
+        import_millis: u64,
     },
     Failed(Failure),
     /// What its one request has come to.
@@ -106,6 +107,7 @@ impl Generation {
             // Nothing is served, and whoever asked reads standard error.
             assigned.log = Destination::Stderr;
             assigned.access_log = None;
+            assigned.apps_dir = None;
         }
         let (output, inlets) = Output::create(number, &assigned, slots)?;
         let (channel, theirs) = Channel::pair()
@@ -238,7 +240,13 @@ impl Generation {
             }
         };
         match link::read(&message) {
-            Ok(Report::Ready { python, .. }) => Said::Ready { python },
+            Ok(Report::Ready {
+                python,
+                import_millis,
+            }) => Said::Ready {
+                python,
+                import_millis,
+            },
             Ok(Report::Failed { reason, traceback }) => Said::Failed(Failure { reason, traceback }),
             Ok(Report::Answered { status, failure }) => Said::Answered { status, failure },
             Ok(Report::Done { ticket, done }) => Said::Answer(Answer::Done(ticket, done)),

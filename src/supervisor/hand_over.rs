@@ -65,6 +65,8 @@ pub struct AppState {
     /// Number of the next generation.
     pub next: u64,
     pub restart_at: Option<Nanos>,
+    #[serde(default)]
+    pub is_resting: bool,
     pub totals: BTreeMap<String, u64>,
     #[serde(default)]
     pub tally: Tally,

@@ -17,6 +17,8 @@ const TELL: Nanos = 10 * SECOND;
 pub struct Logs {
     error: Option<Writer>,
     access: Option<Writer>,
+    /// What applications print is told apart.
+    names_output: bool,
     /// Requests without a line, not yet told.
     lost: u64,
     /// When that may be told again.
@@ -38,7 +40,10 @@ impl Logs {
         let error = match &settings.log {
             Destination::Stderr => {
                 log::configure(Way::stderr(form));
-                None
+                match settings.is_hosted() {
+                    true => Some(of_apps(form).map_err(|e| refused("log", &settings.log, e))?),
+                    false => None,
+                }
             }
             place => {
                 let writer = Writer::open(place, form, error_trouble);
@@ -57,13 +62,18 @@ impl Logs {
         Ok(Logs {
             error,
             access,
+            names_output: settings.is_hosted(),
             lost: 0,
             tell_at: 0,
         })
     }
 
     /// What a master or worker has to say.
-    pub fn entry(&self, entry: Entry) {
+    pub fn entry(&self, mut entry: Entry) {
+        if self.names_output && entry.is_output() {
+            // Whose print it is has to be said: it becomes an entry like others.
+            entry.who = entry.who.replacen("output", "app", 1);
+        }
         if let Some(writer) = &self.error {
             writer.entry(entry);
         }
@@ -96,6 +106,15 @@ impl Logs {
             writer.flush(FLUSH);
         }
     }
+}
+
+/// Where entries of many apps go when the supervisor's own go to standard error.
+fn of_apps(form: Form) -> std::io::Result<Writer> {
+    let place = match log::is_journal() {
+        true => Destination::Journal { socket: None },
+        false => Destination::Stderr,
+    };
+    Writer::open(&place, form, error_trouble)
 }
 
 /// The error log cannot tell about itself while it fails.

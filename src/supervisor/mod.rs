@@ -11,6 +11,7 @@ mod convert;
 mod daemon;
 mod generation;
 mod hand_over;
+mod hosting;
 mod interpreter;
 mod logs;
 mod output;
@@ -44,6 +45,7 @@ use app::{App, News};
 use control::Control;
 use daemon::{Launch, Side};
 use hand_over::{HandOver, Task};
+use hosting::{Host, Porter};
 use logs::Logs;
 use output::{FLUSH, Output};
 use pid_file::PidFile;
@@ -105,8 +107,11 @@ fn run(arguments: Vec<OsString>) -> Result<ExitCode> {
             log::set_identity("convert".into());
             convert::convert(&source, &interpreter, privileges)?;
         }
-        Invocation::Serve(settings) if settings.daemon => return daemon(arguments, settings),
-        Invocation::Serve(settings) => serve(arguments, settings, passed()?, &mut None)?,
+        Invocation::CheckAll(host) => hosting::check_all(&host)?,
+        Invocation::Serve(settings) => {
+            return start(arguments, Served::One(Box::new(settings)));
+        }
+        Invocation::Host(host) => return start(arguments, Served::Many(host)),
     }
     Ok(Exit::Stopped.into())
 }
@@ -138,11 +143,53 @@ enum Course {
     Stopping,
 }
 
+/// What a server is started for.
+enum Served {
+    One(Box<Settings>),
+    Many(Box<config::Host>),
+}
+
+impl Served {
+    /// Of the server as a whole.
+    fn settings(&self) -> &Settings {
+        match self {
+            Served::One(settings) => settings,
+            Served::Many(host) => &host.settings,
+        }
+    }
+
+    /// Of this app, read anew.
+    fn app(&self, name: &str) -> Result<Settings> {
+        match self {
+            Served::One(settings) => Ok((**settings).clone()),
+            Served::Many(host) => host.app_named(name),
+        }
+    }
+
+    fn host(self) -> Option<Host> {
+        match self {
+            Served::One(_) => None,
+            Served::Many(host) => Some(Host::of(*host)),
+        }
+    }
+}
+
+/// What has happened meanwhile.
+struct Woken {
+    /// To the sockets of [`Control`].
+    control: Vec<PollFlags>,
+    /// Listeners of apps without processes where somebody waits.
+    doors: Vec<hosting::Place>,
+}
+
 struct Supervisor {
     /// As they were given: the title has overwritten the originals.
     arguments: Vec<OsString>,
-    /// A list from the first day, although the command line names one.
+    /// One, or those of `--apps-dir`.
     apps: Vec<App>,
+    /// Where there are many.
+    host: Option<Host>,
+    porter: Porter,
     signals: Inbox,
     service: Service,
     course: Course,
@@ -176,20 +223,31 @@ fn passed() -> Result<Vec<Passed>> {
     net::passed(|name| std::env::var_os(name), std::process::id())
 }
 
+/// Serves, in the background if that is asked for.
+fn start(arguments: Vec<OsString>, served: Served) -> Result<ExitCode> {
+    match served.settings().daemon {
+        true => daemon(arguments, served),
+        false => {
+            serve(arguments, served, passed()?, &mut None)?;
+            Ok(Exit::Stopped.into())
+        }
+    }
+}
+
 /// Serves in the background. What happens until the server is ready is the launcher's outcome, too.
-fn daemon(arguments: Vec<OsString>, settings: Settings) -> Result<ExitCode> {
+fn daemon(arguments: Vec<OsString>, served: Served) -> Result<ExitCode> {
     let passed = passed()?;
     let launch = match daemon::detach()? {
         Side::Launcher(status) => return Ok(status),
         Side::Daemon(launch) => launch,
     };
     let mut launch = Some(launch);
-    let served = serve(arguments, settings, passed, &mut launch);
+    let outcome = serve(arguments, served, passed, &mut launch);
     let never_ready = || Error::new(Exit::Failed, "stopped before it was ready");
-    match (served, launch) {
-        (served, None) => served.map(|()| Exit::Stopped.into()),
-        (served, Some(launch)) => {
-            let error = served.err().unwrap_or_else(never_ready);
+    match (outcome, launch) {
+        (outcome, None) => outcome.map(|()| Exit::Stopped.into()),
+        (outcome, Some(launch)) => {
+            let error = outcome.err().unwrap_or_else(never_ready);
             tell(&error);
             launch.fail(error.exit());
             Ok(error.exit().into())
@@ -200,7 +258,7 @@ fn daemon(arguments: Vec<OsString>, settings: Settings) -> Result<ExitCode> {
 /// `launch`: who waits for the server to be ready, until it is.
 fn serve(
     arguments: Vec<OsString>,
-    settings: Settings,
+    served: Served,
     passed: Vec<Passed>,
     launch: &mut Option<Launch>,
 ) -> Result<()> {
@@ -210,20 +268,30 @@ fn serve(
     title::set("rswsgi", "rswsgi: supervisor");
     let signals = Inbox::hooked(&SIGNALS)
         .map_err(|error| Error::io("cannot install signal handlers", &error))?;
-    let pid_file = settings
-        .pid_file
-        .as_deref()
-        .map(PidFile::take)
-        .transpose()?;
-    let logs = Logs::open(&settings)?;
-    let mut listeners = net::open(&settings.bind, &passed, settings.backlog)?;
+    let pid_file = served.settings().pid_file.as_deref();
+    let pid_file = pid_file.map(PidFile::take).transpose()?;
+    let logs = Logs::open(served.settings())?;
     let service = service();
-    service.keep(&mut listeners);
-    let control = Control::open(&settings)?;
+    let control;
+    let (host, apps) = match served {
+        Served::One(settings) => {
+            let mut listeners = net::open(&settings.bind, &passed, settings.backlog)?;
+            service.keep(&mut listeners);
+            control = Control::open(&settings)?;
+            (None, vec![App::new(*settings, listeners)])
+        }
+        Served::Many(host) => {
+            control = Control::open(&host.settings)?;
+            let (host, apps) = hosting::open(*host)?;
+            (Some(host), apps)
+        }
+    };
     let birth = Birth::now();
     let mut supervisor = Supervisor {
         arguments,
-        apps: vec![App::new(settings, listeners)],
+        apps,
+        host,
+        porter: Porter::default(),
         signals,
         service,
         course: Course::Serving,
@@ -240,10 +308,14 @@ fn serve(
     }
     let within = supervisor.longest(|app| nanos(app.settings.limits.start_timeout));
     supervisor.service.enter(Phase::Starting { within }, now);
-    for app in &mut supervisor.apps {
+    for app in supervisor.apps.iter_mut().filter(|app| !app.is_managed()) {
         if let Some(News::Failed(error)) = app.begin(now) {
             return Err(error);
         }
+    }
+    if supervisor.apps.iter().all(App::is_managed) {
+        supervisor.begin_all(now);
+        supervisor.tell_status(now);
     }
     supervisor.run(launch)
 }
@@ -252,26 +324,27 @@ fn serve(
 fn resume(arguments: Vec<OsString>, task: Task, state: RawFd, before: RawFd) -> Result<()> {
     title::release_environment();
     title::set("rswsgi", "rswsgi: supervisor");
-    let read = || match configuration(&arguments)? {
-        Invocation::Serve(settings) => Ok(settings),
-        _ => Err(Error::new(
-            Exit::Config,
-            "the arguments do not ask to serve",
-        )),
-    };
     let take_over = || {
         let handed = HandOver::read(state)?;
-        let apps = handed.apps.iter().map(|app| App::resume(app, read));
-        let apps = apps.collect::<Result<Vec<_>>>()?;
-        let Some(app) = apps.first() else {
-            return Err(Error::new(Exit::Internal, "there is no app in the state"));
+        let served = match configuration(&arguments)? {
+            Invocation::Serve(settings) => Served::One(settings.into()),
+            Invocation::Host(host) => Served::Many(host),
+            _ => {
+                let message = "the arguments do not ask to serve";
+                return Err(Error::new(Exit::Config, message));
+            }
         };
-        let control = Control::resume(&app.settings, &handed.doors)?;
-        let logs = Logs::open(&app.settings)?;
+        let apps = handed.apps.iter().map(|app| App::resume(app, &served));
+        let apps = apps.collect::<Result<Vec<_>>>()?;
+        if let (Served::One(_), true) = (&served, apps.is_empty()) {
+            return Err(Error::new(Exit::Internal, "there is no app in the state"));
+        }
+        let control = Control::resume(served.settings(), &handed.doors)?;
+        let logs = Logs::open(served.settings())?;
         let pid_file = handed.pid_file.as_ref().map(PidFile::resume).transpose()?;
-        Ok((apps, control, handed, logs, pid_file))
+        Ok((apps, served, control, handed, logs, pid_file))
     };
-    let (mut apps, mut control, handed, logs, pid_file) = match (take_over(), task) {
+    let (mut apps, served, mut control, handed, logs, pid_file) = match (take_over(), task) {
         (Ok(taken), _) => taken,
         (Err(error), Task::Return { .. }) => return Err(error),
         (Err(error), _) => return Err(upgrade::go_back(&arguments, state, before, &error)),
@@ -287,6 +360,8 @@ fn resume(arguments: Vec<OsString>, task: Task, state: RawFd, before: RawFd) -> 
     let mut supervisor = Supervisor {
         arguments,
         apps,
+        host: served.host(),
+        porter: Porter::default(),
         signals,
         service: service(),
         course: Course::Serving,
@@ -301,6 +376,7 @@ fn resume(arguments: Vec<OsString>, task: Task, state: RawFd, before: RawFd) -> 
         Task::Return { .. } => log::warning!("upgrade failed; {VERSION} goes on serving"),
         _ => log::info!("upgraded from {} to {VERSION}", handed.version),
     }
+    supervisor.find_disabled(clock::now());
     supervisor.tell_status(clock::now());
     signal::release(&SIGNALS).map_err(|error| Error::io("cannot receive signals", &error))?;
     supervisor.run(&mut None)
@@ -312,6 +388,8 @@ fn service() -> Service {
 
 impl Supervisor {
     fn run(&mut self, launch: &mut Option<Launch>) -> Result<()> {
+        // Where all apps are on demand, nothing more is going to happen by itself.
+        self.report(launch)?;
         let mut failed = None;
         loop {
             let ready = self.wait(launch.as_ref());
@@ -320,10 +398,13 @@ impl Supervisor {
                 app.look(&mut self.logs, now);
             }
             let mut news = self.take_signals(now);
-            for question in self.control.settle(&ready, now) {
+            self.settle_doors(&ready.doors, now);
+            for question in self.control.settle(&ready.control, now) {
                 news.extend(self.answer(question, now));
             }
             news.extend(self.apps.iter_mut().filter_map(|app| app.settle(now)));
+            news.extend(self.forget_retired(now));
+            news.extend(self.give_turns(now));
             for news in news {
                 match news {
                     News::Settled => self.tell_status(now),
@@ -345,10 +426,11 @@ impl Supervisor {
             self.go_on_upgrading(now);
             self.leave_if_idle(now);
             let apps = &self.apps;
+            let overview = self.host.as_ref().map(|_| self.overview());
             self.service.go_on(
                 now,
-                || apps.iter().all(|app| app.is_well(now)),
-                || join(apps.iter().map(|app| app.activity(now))),
+                || apps.iter().all(|app| app.is_managed() || app.is_well(now)),
+                || overview.unwrap_or_else(|| join(apps.iter().map(|app| app.activity(now)))),
             );
         }
         if failed.is_none() {
@@ -407,6 +489,9 @@ impl Supervisor {
         match reload {
             true if self.course == Course::Serving => {
                 log::info!("reloading (SIGHUP)");
+                if self.host.is_some() {
+                    return self.reload_all_files(now);
+                }
                 let all: Vec<usize> = (0..self.apps.len()).collect();
                 self.reload(&all, now).0
             }
@@ -542,12 +627,15 @@ impl Supervisor {
             true => Ready::Yes,
             false => Ready::No,
         };
-        let status = join(self.apps.iter().map(|app| app.status.clone()));
+        let status = match self.host {
+            Some(_) => self.overview(),
+            None => join(self.apps.iter().map(|app| app.status.clone())),
+        };
         self.service.status(ready, &status, now);
     }
 
-    /// Sleeps until something happens or is due; what became of the sockets of [`Control`].
-    fn wait(&self, launch: Option<&Launch>) -> Vec<PollFlags> {
+    /// Sleeps until something happens or is due.
+    fn wait(&self, launch: Option<&Launch>) -> Woken {
         let watch = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut fds = vec![watch(self.signals.as_fd())];
         for generation in self.apps.iter().flat_map(|app| &app.generations) {
@@ -564,11 +652,18 @@ impl Supervisor {
         let others = fds.len();
         fds.extend(self.control.watched());
         let now = clock::now();
+        let doors = hosting::doors(&self.apps, now);
+        let first_door = fds.len();
+        fds.extend(doors.iter().map(|door| watch(door.listener.as_fd())));
+        fds.extend(self.porter.watched());
         let upgrade = self.upgrade.as_ref().and_then(Upgrade::wake_at);
         let until = self
             .apps
             .iter()
             .filter_map(App::wake_at)
+            .chain(self.apps.iter().filter_map(App::turn_wake_at))
+            .chain(self.porter.wake_at())
+            .chain(self.turns_wake_at(now))
             .chain(upgrade)
             .chain(self.service.wake_at())
             .chain(self.idle_until())
@@ -576,7 +671,12 @@ impl Supervisor {
             .min();
         sleep(&mut fds, now, until);
         let happened = |fd: &PollFd<'_>| fd.revents().unwrap_or(PollFlags::empty());
-        fds[others..].iter().map(happened).collect()
+        let knocked = doors.iter().zip(&fds[first_door..]);
+        let knocked = knocked.filter(|(_, fd)| !happened(fd).is_empty());
+        Woken {
+            control: fds[others..first_door].iter().map(happened).collect(),
+            doors: knocked.map(|(door, _)| door.place).collect(),
+        }
     }
 
     fn is_own(&self, pid: Pid) -> bool {

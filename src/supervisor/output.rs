@@ -89,7 +89,8 @@ impl Output {
             pipe: None,
             bell: None,
         };
-        if settings.log != Destination::Stderr {
+        // Of many apps each is read by itself, and named.
+        if settings.log != Destination::Stderr || settings.is_hosted() {
             let (read, write) = std::io::pipe().map_err(refused)?;
             pipe = Some(Pipe::new(read.into(), &settings.name, generation).map_err(refused)?);
             inlets.pipe = Some(write.into());

@@ -188,7 +188,7 @@ pub fn answer(arguments: &[OsString], state: RawFd, reply: RawFd) -> Result<()> 
     let reply = claim(reply).map_err(|error| Error::io("nobody asked for a check", &error))?;
     let read = HandOver::read(state)?;
     match configuration(arguments)? {
-        Invocation::Serve(_) => {}
+        Invocation::Serve(_) | Invocation::Host(_) => {}
         _ => {
             return Err(Error::new(
                 Exit::Config,

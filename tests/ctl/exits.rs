@@ -237,7 +237,10 @@ fn stop_waits_for_the_end_and_not_for_ever() {
             Verb::Stop(how) => how,
             _ => return Answer::Silence,
         };
-        Answer::Reply(Reply::Stopping(Stopping { stopping }))
+        Answer::Reply(Reply::Stopping(Stopping {
+            stopping,
+            app: None,
+        }))
     });
     let said = ctl(dir.path(), &["--timeout", "1s", "stop"]).ended(4);
     said.complains(&["has not ended in time"]);

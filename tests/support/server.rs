@@ -216,6 +216,12 @@ impl Server {
         self
     }
 
+    /// Neither passes listeners nor names any.
+    pub fn bind_nothing(mut self) -> Server {
+        self.sockets = Sockets::Bound(Vec::new());
+        self
+    }
+
     /// Lines of the log with this piece may speak of errors.
     pub fn expect_error(mut self, piece: &str) -> Server {
         self.expected.push(piece.into());

@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::layers::{Layer, Source, Written};
-use super::setting::{Kind, Section, Setting};
+use super::setting::{Kind, Scope, Section, Setting};
 use super::table::SETTINGS;
 use crate::error::{Error, Exit, Result};
 
@@ -80,6 +80,29 @@ pub(super) fn layers(path: &Path) -> Result<Vec<Layer>> {
     Ok(layers)
 }
 
+/// The settings of one of many apps: those of the server as a whole are mistakes there.
+pub(super) fn app(path: &Path) -> Result<Layer> {
+    let (layer, include) = read(path)?;
+    let refuse = |line: usize, text: String| {
+        let text = format!("{}:{line}: {text}", path.display());
+        Err(Error::new(Exit::Config, text))
+    };
+    if let Some((_, line)) = include {
+        return refuse(line, "the file of an app cannot include others".into());
+    }
+    let of_host = |name: &str| {
+        let setting = SETTINGS.iter().find(|setting| setting.name == name);
+        setting.is_some_and(|setting| setting.scope == Scope::Host)
+    };
+    match layer.values.iter().find(|(name, _)| of_host(name)) {
+        Some((name, given)) => refuse(
+            given.line,
+            format!("{name} is a setting of the server as a whole, not of an app"),
+        ),
+        None => Ok(layer),
+    }
+}
+
 /// Whatever keeps a configuration from being read, it is the configuration that cannot be loaded.
 fn config(error: Error) -> Error {
     Error::new(Exit::Config, error.to_string())
@@ -129,7 +152,7 @@ fn parser(path: &Path) -> Result<fn(&str) -> Entries> {
 
 /// The configuration files of a directory, in the order of their names. Hidden files and those with
 /// other endings (editors leave such) are passed over.
-fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();

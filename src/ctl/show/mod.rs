@@ -2,6 +2,7 @@
 //!
 //! Pure: replies in, text out. Everything that came from outside passes [`escape`].
 
+mod apps;
 mod statistics;
 mod table;
 mod units;
@@ -13,6 +14,7 @@ use serde::Serialize;
 use crate::control::stats::{Request, Stats, Worker};
 use crate::control::{Config, Level, Ping, Recycled, Reloaded, Scaled, Trace};
 
+pub use apps::{apps, why};
 pub use statistics::{reload, stats};
 use table::Table;
 pub use units::{
@@ -208,7 +210,17 @@ pub fn reloaded(reply: &Reloaded) -> String {
             one.generation
         )
     });
-    lines.collect()
+    let list = |what: &str, apps: &[String]| {
+        let lines = apps.iter().map(|app| format!("{}: {what}\n", escape(app)));
+        lines.collect::<String>()
+    };
+    let mut text: String = lines.collect();
+    text += &list("new", &reply.added);
+    text += &list("removed", &reply.removed);
+    if text.is_empty() {
+        text += "nothing has changed\n";
+    }
+    text
 }
 
 pub fn scaled(reply: &Scaled) -> String {

@@ -9,7 +9,7 @@ const TERMS: Terms = Terms {
 };
 
 fn begun() -> Generations {
-    let mut generations = Generations::new();
+    let mut generations = Generations::new(FirstFailure::IsFinal);
     assert_eq!(generations.step(Event::Begin(TERMS), 0), [Start(1, First)]);
     generations
 }
@@ -402,7 +402,7 @@ fn only_a_quiet_state_can_be_handed_over() {
     assert_eq!(generations.quiet(), None);
     let _ = generations.step(Event::Ready(2), 7);
     let quiet = generations.quiet().unwrap();
-    let mut resumed = Generations::resume(quiet.clone());
+    let mut resumed = Generations::resume(quiet.clone(), FirstFailure::IsFinal);
     assert_eq!(resumed.quiet(), Some(quiet));
     assert_eq!(resumed.wake_at(), generations.wake_at());
     check(

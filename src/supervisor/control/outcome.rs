@@ -7,6 +7,7 @@ use super::pending::{Awaited, Pending, Then};
 use super::stats;
 use crate::control::{Kind, Recycled, Refused, Reloaded, ReloadedApp, Reply, Scaled, Trace};
 use crate::supervisor::app::App;
+use crate::supervisor::hosting::Outcome;
 use crate::supervisor::{Course, Supervisor};
 use crate::sys::clock::{self, Nanos};
 
@@ -28,6 +29,7 @@ impl Supervisor {
             let is_early = question.not_before > now;
             let is_over = match &question.then {
                 Then::Reload(apps) => !self.is_reloading(apps),
+                Then::Files(outcome) => !self.is_reloading(&outcome.reloaded),
                 _ => question.awaited.is_empty(),
             };
             match is_due || is_over && !is_early {
@@ -66,6 +68,7 @@ impl Supervisor {
             (Then::Page(page), _) => return self.show(client, page, now),
             (Then::Stats, _) => Ok(Reply::Stats(Box::new(self.stats(now)))),
             (Then::Reload(names), _) => self.outcome(&names),
+            (Then::Files(outcome), _) => self.outcome_of_files(outcome),
             (_, _) if !awaited.is_empty() => Err(late()),
             (Then::Scale(scaled), None) => Ok(Reply::Scaled(Scaled { scaled })),
             (Then::Recycle(recycling), None) => Ok(Reply::Recycled(Recycled { recycling })),
@@ -79,6 +82,40 @@ impl Supervisor {
         match answer {
             Ok(reply) => self.control.reply(client, reply, now),
             Err(refused) => self.control.reply(client, refused, now),
+        }
+    }
+
+    /// What has come of the files of many apps; whatever is wrong with one is the reason of a failure.
+    fn outcome_of_files(&self, outcome: Outcome) -> Result<Reply, Refused> {
+        let mut refused = Refused::new(Kind::Failed, "");
+        let mut reloaded = Vec::new();
+        let mut errors: Vec<String> = outcome
+            .mistakes
+            .iter()
+            .map(|(app, reason)| format!("{app}: {reason}"))
+            .collect();
+        for name in &outcome.reloaded {
+            match self.outcome(std::slice::from_ref(name)) {
+                Ok(Reply::Reloaded(one)) => reloaded.extend(one.reloaded),
+                Err(one) => {
+                    errors.push(format!("{name}: {}", one.error));
+                    if refused.traceback.is_empty() {
+                        refused.traceback = one.traceback;
+                    }
+                }
+                Ok(_) => {}
+            }
+        }
+        match errors.is_empty() {
+            true => Ok(Reply::Reloaded(Reloaded {
+                reloaded,
+                added: outcome.added,
+                removed: outcome.removed,
+            })),
+            false => {
+                refused.error = errors.join("; ");
+                Err(refused)
+            }
         }
     }
 
@@ -109,6 +146,10 @@ impl Supervisor {
                 None => return Err(Refused::new(Kind::Unavailable, "the server stops")),
             }
         }
-        Ok(Reply::Reloaded(Reloaded { reloaded }))
+        Ok(Reply::Reloaded(Reloaded {
+            reloaded,
+            added: Vec::new(),
+            removed: Vec::new(),
+        }))
     }
 }

@@ -7,6 +7,7 @@ use crate::control::{Kind, Page, Refused, ScaledApp, Stack};
 use crate::link::{Done, Ticket};
 use crate::schedule::Number;
 use crate::supervisor::generation::Answer;
+use crate::supervisor::hosting::Outcome;
 use crate::sys::clock::Nanos;
 
 pub struct Pending {
@@ -34,6 +35,8 @@ pub struct Awaited {
 pub enum Then {
     /// That of these apps.
     Reload(Vec<String>),
+    /// That of the files of many apps.
+    Files(Outcome),
     /// A sample of the memory, before the statistics.
     Stats,
     Page(Page),

@@ -49,7 +49,12 @@ impl View<'_> {
             schema: SCHEMA,
             time_seconds: seconds(self.unix),
             server: self.process(),
-            apps: self.apps.iter().map(|app| self.app(app, diag)).collect(),
+            apps: self
+                .apps
+                .iter()
+                .filter(|app| !app.is_retired())
+                .map(|app| self.app(app, diag))
+                .collect(),
         }
     }
 

@@ -81,7 +81,12 @@ impl Supervisor {
         news: &mut Vec<News>,
         now: Nanos,
     ) -> Answered {
-        let apps = self.chosen(request.app.as_deref())?;
+        let named = request.app.as_deref();
+        let apps = match &request.verb {
+            // Of files that are no apps, too.
+            Verb::Reload | Verb::Apps | Verb::Why if self.host.is_some() => Vec::new(),
+            _ => self.chosen(named)?,
+        };
         let name = request.verb.name();
         if !request.verb.only_reads() {
             log::info!("{name} was asked for ({who})");
@@ -93,6 +98,7 @@ impl Supervisor {
                 apps: self
                     .apps
                     .iter()
+                    .filter(|app| !app.is_retired())
                     .map(|app| app.settings.name.clone())
                     .collect(),
             }))),
@@ -104,7 +110,13 @@ impl Supervisor {
                 }
             }
             Verb::Config => Ok(Some(Reply::Config(self.config(&apps)))),
+            Verb::Stop(how) if self.host.is_some() && named.is_some() => {
+                Ok(Some(self.stop_apps(&apps, *how, now)))
+            }
             Verb::Stop(how) => Ok(Some(self.stop(*how, now))),
+            Verb::Apps => Ok(Some(Reply::Apps(self.list_apps(named, now)))),
+            Verb::Why => self.tell_why(named, now).map(|why| Some(Reply::Why(why))),
+            Verb::Reload if self.host.is_some() => self.ask_reload_files(client, named, now),
             Verb::Reload => self.ask_reload(client, &apps, news, now),
             Verb::Scale(resize) => {
                 let resize = *resize;
@@ -141,11 +153,12 @@ impl Supervisor {
 
     /// Indices of the apps that a request is about.
     fn chosen(&self, name: Option<&str>) -> Result<Vec<usize>, Refused> {
-        let fits = |app: &App| name.is_none_or(|name| app.settings.name == name);
+        let fits =
+            |app: &App| !app.is_retired() && name.is_none_or(|name| app.settings.name == name);
         let chosen: Vec<usize> = (0..self.apps.len())
             .filter(|index| fits(&self.apps[*index]))
             .collect();
-        match chosen.is_empty() {
+        match chosen.is_empty() && (name.is_some() || self.host.is_none()) {
             true => Err(Refused::new(
                 Kind::NoSuchApp,
                 "there is no app of this name",
@@ -163,7 +176,41 @@ impl Supervisor {
         if self.course != Course::Stopping && self.course != course {
             self.advance(course, now);
         }
-        Reply::Stopping(Stopping { stopping: how })
+        Reply::Stopping(Stopping {
+            stopping: how,
+            app: None,
+        })
+    }
+
+    /// Of many apps these.
+    fn stop_apps(&mut self, apps: &[usize], how: HowToStop, now: Nanos) -> Reply {
+        let mut name = None;
+        for index in apps {
+            let app = &mut self.apps[*index];
+            name = Some(app.settings.name.clone());
+            app.halt(now);
+            if how == HowToStop::Now {
+                app.hurry(now);
+            }
+        }
+        Reply::Stopping(Stopping {
+            stopping: how,
+            app: name,
+        })
+    }
+
+    fn ask_reload_files(&mut self, client: Id, named: Option<&str>, now: Nanos) -> Answered {
+        if self.course != Course::Serving {
+            return Err(Refused::new(Kind::Unavailable, "the server stops"));
+        }
+        let done = match named {
+            Some(name) => self.reload_file(name, now),
+            None => self.reload_files(now),
+        };
+        let outcome = done.map_err(|error| Refused::new(Kind::Failed, error.to_string()))?;
+        let then = Then::Files(outcome);
+        self.control.wait(client, Pending::new(client, None, then));
+        Ok(None)
     }
 
     fn ask_reload(

@@ -1,0 +1,230 @@
+//! Many apps of one server: the host's settings, and a file per app in `--apps-dir`.
+//!
+//! An app has the layers of the host (defaults < host file < environment < command line) and above them
+//! its own file: what that says, wins. A mistake in the file of an app is that app's alone.
+
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+
+use super::bind::Bind;
+use super::file;
+use super::layers::{Layer, Layers, Source};
+use super::setting::{Kind, Scope};
+use super::settings::{self, Settings};
+use super::table::{SETTINGS, setting};
+use super::target;
+use crate::error::{Error, Exit, Result};
+
+/// What a server with many apps was configured with.
+#[derive(Debug)]
+pub struct Host {
+    /// Of the server as a whole; its target means nothing.
+    pub settings: Settings,
+    directory: PathBuf,
+    layers: Layers,
+}
+
+/// One file of `--apps-dir`.
+#[derive(Debug)]
+pub struct AppFile {
+    /// The name of the app: that of the file without its ending.
+    pub name: String,
+    pub path: PathBuf,
+    /// Or what is wrong with it.
+    pub settings: Result<Settings>,
+}
+
+/// The name of a server with many apps when it was given none.
+const NAME: &str = "rswsgi";
+/// Stands for the name of the app in settings of the host.
+const PLACEHOLDER: &str = "{name}";
+/// Texts in which it may stand, beside paths.
+const WITH_NAME: [&str; 4] = ["bind", "user", "group", "sys-path"];
+/// What an app has for itself alone.
+const OWN: [&str; 3] = ["target", "module", "app"];
+
+impl Host {
+    /// `None` when nobody has named a directory of apps.
+    pub(super) fn read(layers: &Layers) -> Result<Option<Host>> {
+        let Some(directory) = layers.path("apps-dir")? else {
+            return Ok(None);
+        };
+        for name in OWN {
+            let given = match layers.text(name)? {
+                Some(_) => {
+                    Err("does not go together with apps-dir, whose files name the apps".into())
+                }
+                None => Ok(()),
+            };
+            layers.check(name, given)?;
+        }
+        let mut own = layers.clone();
+        let mut name = Layer::new(Source::Default);
+        name.set(setting("target"), vec!["host".into()]);
+        name.set(setting("name"), vec![NAME.into()]);
+        own.layers.insert(0, name);
+        // What holds for the apps is read with each of them; here it may have a placeholder.
+        own.replace(|text| text.replace(PLACEHOLDER, NAME));
+        Ok(Some(Host {
+            settings: settings::resolve(&own)?,
+            directory,
+            layers: layers.clone(),
+        }))
+    }
+
+    /// The files of the directory, in the order of their names.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn apps(&self) -> Result<Vec<AppFile>> {
+        let shown = self.directory.display();
+        let files = file::list(&self.directory).map_err(|error| {
+            let error = Error::io(format_args!("cannot read --apps-dir {shown}"), &error);
+            Error::new(Exit::Config, error.to_string())
+        })?;
+        let mut apps: Vec<AppFile> = Vec::new();
+        for path in files {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy();
+            let name = name.into_owned();
+            let settings = match apps.iter().find(|app| app.name == name) {
+                Some(other) => Err(Error::new(
+                    Exit::Config,
+                    format!(
+                        "{}: {} is the app {name} already",
+                        path.display(),
+                        other.path.display()
+                    ),
+                )),
+                None => self.app(&name, &path),
+            };
+            apps.push(AppFile {
+                name,
+                path,
+                settings,
+            });
+        }
+        Ok(apps)
+    }
+
+    /// The settings of one app, by the name of its file.
+    ///
+    /// # Errors
+    /// There is no such file, or a mistake in it.
+    pub fn app_named(&self, name: &str) -> Result<Settings> {
+        let mut apps = self.apps()?.into_iter();
+        match apps.find(|app| app.name == name) {
+            Some(app) => app.settings,
+            None => Err(Error::new(
+                Exit::Config,
+                format!("there is no file of the app {name:?}"),
+            )),
+        }
+    }
+
+    fn app(&self, name: &str, path: &Path) -> Result<Settings> {
+        let refuse = |reason: String| Err(Error::new(Exit::Config, reason));
+        if let Err(reason) = target::check_name(name) {
+            return refuse(format!("{}: {reason}", path.display()));
+        }
+        let mut layer = file::app(path)?;
+        layer.set(setting("name"), vec![name.to_owned()]);
+        let mut layers = self.layers.clone();
+        layers.replace(|text| text.replace(PLACEHOLDER, name));
+        layers.layers.push(layer);
+        let settings = settings::resolve(&layers).map_err(|error| {
+            // One that no layer is to blame for says nothing of a file.
+            let text = error.to_string();
+            let error = match text.contains(&*path.to_string_lossy()) {
+                true => text,
+                false => format!("{}: {text}", path.display()),
+            };
+            Error::new(Exit::Config, error)
+        })?;
+        match settings.bind.is_empty() {
+            true => refuse(format!(
+                "{}: bind is missing; each app needs an address of its own, such as unix:/run/apps/{name}.sock",
+                path.display()
+            )),
+            false => Ok(settings),
+        }
+    }
+}
+
+impl Layers {
+    /// Changes the texts in which the name of an app may stand.
+    fn replace(&mut self, change: impl Fn(&str) -> String) {
+        let has_name = |name: &str| {
+            let kind = &setting(name).kind;
+            matches!(kind, Kind::Path) || WITH_NAME.contains(&name)
+        };
+        for layer in &mut self.layers {
+            let values = layer.values.iter_mut();
+            for (_, written) in values.filter(|(name, _)| has_name(name)) {
+                for text in &mut written.texts {
+                    *text = change(text);
+                }
+            }
+        }
+    }
+}
+
+/// What a reload makes of an app.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing: its processes stay as they are.
+    None,
+    /// A generation with these settings takes the place of the one before.
+    Reload(Box<Settings>),
+    /// It listens elsewhere: it is stopped and started anew.
+    Replace,
+}
+
+impl Settings {
+    /// What is to be done to bring a running app from its settings to `newer`.
+    pub fn change_to(&self, newer: &Settings) -> Change {
+        if (&self.bind, self.backlog) != (&newer.bind, newer.backlog) {
+            return Change::Replace;
+        }
+        // What is said of the server as a whole takes effect there, or not at all.
+        let mut newer = newer.clone();
+        for setting in SETTINGS.iter().filter(|s| s.scope == Scope::Host) {
+            newer.take(setting.name, self);
+        }
+        let meaning = |settings: &Settings| Settings {
+            given: Vec::new(),
+            ..settings.clone()
+        };
+        match meaning(&newer) == meaning(self) {
+            true => Change::None,
+            false => Change::Reload(Box::new(newer)),
+        }
+    }
+
+    fn take(&mut self, name: &str, from: &Settings) {
+        match name {
+            "log" => self.log = from.log.clone(),
+            "log-format" => self.log_format = from.log_format,
+            "log-level" | "access-log-format" => self.logs = from.logs.clone(),
+            "access-log" => self.access_log = from.access_log.clone(),
+            "control" => self.control = from.control.clone(),
+            "control-group" => self.control_group = from.control_group.clone(),
+            "metrics-bind" => self.metrics_bind = from.metrics_bind.clone(),
+            "apps-dir" => self.apps_dir = from.apps_dir.clone(),
+            "max-processes" | "max-starting" => self.host_limits = from.host_limits.clone(),
+            _ => {}
+        }
+    }
+
+    /// Whether both want to listen at the same address.
+    pub fn collides_with(&self, other: &Settings) -> Option<&Bind> {
+        let taken = |bind: &&Bind| {
+            let mut others = other.bind.iter();
+            others.any(|other| bind.is_same_place(&other.bind))
+        };
+        self.bind.iter().map(|listen| &listen.bind).find(taken)
+    }
+}
+
+#[cfg(test)]
+mod tests;
