@@ -2,6 +2,7 @@
 //! front of a server.
 
 mod forwarded;
+mod neighbours;
 mod proxy_protocol;
 
 use crate::support::{Client, Response, Running, Server, UnderTest, under_test, wait_until};

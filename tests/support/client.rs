@@ -189,6 +189,16 @@ impl Client {
         }
     }
 
+    /// Reads until these bytes have come; they stay to be read as a part of the response.
+    #[track_caller]
+    pub fn wait_for_bytes(&mut self, bytes: &[u8]) {
+        while !self.pending.windows(bytes.len()).any(|part| part == bytes) {
+            if let Err(error) = self.fill_more("what was to come at once") {
+                panic!("{error}");
+            }
+        }
+    }
+
     /// True when something can be read, be it the end.
     pub fn has_answer(&self) -> bool {
         let fd = match &self.stream {

@@ -70,20 +70,29 @@ pub struct Load {
 impl Load {
     /// GETs of `/` by clients of each habit; the server listens on TCP first, then on a Unix socket.
     pub fn start(server: &Running, of_each: usize) -> Load {
+        let of = |habit| match habit {
+            Habit::KeepAlive => (habit, server.addresses()[0].clone()),
+            Habit::Fresh => (habit, server.addresses()[1].clone()),
+        };
         let habits = [Habit::Fresh, Habit::KeepAlive].repeat(of_each);
+        Load::of(habits.into_iter().map(of).collect())
+    }
+
+    /// The same by way of a program in front of the server, on connections that are kept.
+    pub fn through(address: &Address, clients: usize) -> Load {
+        Load::of(vec![(Habit::KeepAlive, address.clone()); clients])
+    }
+
+    fn of(clients: Vec<(Habit, Address)>) -> Load {
         let tally = Arc::new(Tally {
             stop: AtomicBool::new(false),
-            answers: habits.iter().map(|_| AtomicU64::new(0)).collect(),
+            answers: clients.iter().map(|_| AtomicU64::new(0)).collect(),
         });
-        let client = |(index, habit): (usize, Habit)| {
+        let client = |(index, (habit, address)): (usize, (Habit, Address))| {
             let tally = Arc::clone(&tally);
-            let address = match habit {
-                Habit::KeepAlive => server.addresses()[0].clone(),
-                Habit::Fresh => server.addresses()[1].clone(),
-            };
             std::thread::spawn(move || run(&tally.stop, &tally.answers[index], habit, &address))
         };
-        let clients = habits.into_iter().enumerate().map(client).collect();
+        let clients = clients.into_iter().enumerate().map(client).collect();
         Load { tally, clients }
     }
 

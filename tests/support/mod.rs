@@ -13,6 +13,7 @@ pub mod fake;
 pub mod hosting;
 pub mod load;
 pub mod log;
+pub mod neighbour;
 pub mod nginx;
 pub mod notes;
 pub mod peer;

@@ -199,6 +199,14 @@ pub fn program(name: &str, package: &str) -> Option<PathBuf> {
     or_skip(found.map_err(|reason| format!("{name} is missing: {reason}")))
 }
 
+/// A file of a Debian package, installed where that can be done.
+pub fn file(path: &str, package: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(path);
+    let made = once(package, || path.is_file(), || install(package));
+    or_skip(made.map_err(|reason| format!("{} is missing: {reason}", path.display())))?;
+    Some(path)
+}
+
 /// On PATH, or where Debian keeps daemons, which is not on the PATH of a user.
 fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
