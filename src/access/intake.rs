@@ -82,7 +82,7 @@ impl Intake {
     /// All writers are gone: what they have left is completed, to be taken once more.
     pub fn bury(&self, ending: Ending, now: Nanos) {
         for lane in self.lanes.as_slice() {
-            lane.bury(ending, now);
+            lane.bury(ending, 0, now);
         }
     }
 }

@@ -146,11 +146,13 @@ impl Lane {
         self.entries[entry].is_used.store(0, Ordering::Release);
     }
 
-    /// Completes what a dead writer has left. The caller is the only writer now. The number of requests.
-    pub fn bury(&self, ending: Ending, now: Nanos) -> usize {
+    /// Completes what a dead writer has left. The caller is the only writer now. `status`: what the request
+    /// that ran was answered with, 0 if it was not. The number of requests.
+    pub fn bury(&self, ending: Ending, status: u16, now: Nanos) -> usize {
         let settled = self.state.0.load(Ordering::Acquire) as u32 as usize;
         let mut record = Vec::new();
         let mut count = 0;
+        let ran = self.ran_last();
         for (index, entry) in self.entries.iter().enumerate() {
             if entry.is_used.load(Ordering::Acquire) == 0 {
                 continue;
@@ -158,7 +160,8 @@ impl Lane {
             if settled != index + 1 {
                 match self.copy(index, &mut record) {
                     true => {
-                        record::complete_dead(&mut record, ending, now);
+                        let status = if ran == Some(index) { status } else { 0 };
+                        record::complete_dead(&mut record, (ending, status), now);
                         self.publish(&record, Some(index));
                         count += 1;
                     }
@@ -168,6 +171,21 @@ impl Lane {
             self.vacate(index);
         }
         count
+    }
+
+    /// Of all requests that are not over, the one that the application was called for last.
+    fn ran_last(&self) -> Option<usize> {
+        let used = |entry: &Entry| entry.is_used.load(Ordering::Acquire) != 0;
+        let began = |entry: &Entry| {
+            let mut head = [0; record::FIXED];
+            read_words(&entry.words, &mut head);
+            record::began(&head)
+        };
+        let entries = self.entries.iter().enumerate();
+        let running = entries.filter(|(_, entry)| used(entry) && began(entry) > 0);
+        running
+            .max_by_key(|(_, entry)| began(entry))
+            .map(|(index, _)| index)
     }
 
     /// For the reader: gives out the records from `tail` on. False when what is there cannot be: all of
@@ -361,12 +379,12 @@ mod tests {
         }
         // Between the record and the end of its entry.
         lane.publish(&record(b"/3"), Some(3));
-        assert_eq!(lane.bury(Ending::Crashed, 9), 1);
+        assert_eq!(lane.bury(Ending::Crashed, 0, 9), 1);
         assert_eq!(targets(lane, &mut tail).1, ["/3", "/200"]);
-        assert_eq!(lane.bury(Ending::Crashed, 9), 0);
+        assert_eq!(lane.bury(Ending::Crashed, 0, 9), 0);
         // The entry that was published last has another request already.
         lane.occupy(200, &record(b"/again"));
-        assert_eq!(lane.bury(Ending::Crashed, 9), 1);
+        assert_eq!(lane.bury(Ending::Crashed, 0, 9), 1);
         assert_eq!(targets(lane, &mut tail).1, ["/again"]);
     }
 
@@ -396,7 +414,7 @@ mod tests {
         for entry in 0..ENTRIES {
             lane.entries[entry].is_used.store(5, Ordering::Relaxed);
         }
-        lane.bury(Ending::Crashed, 1);
+        lane.bury(Ending::Crashed, 0, 1);
     }
 
     #[test]

@@ -26,9 +26,11 @@ impl Ledger {
     }
 
     /// The worker of a slot has died: the requests that it had are over.
-    pub fn bury(&self, slot: usize, ending: Ending, now: Nanos) {
+    pub fn bury(&self, slot: usize, ending: Ending, status: u16, now: Nanos) {
         let lane = self.lanes.as_slice().get(slot);
-        if lane.is_some_and(|lane| lane.bury(ending, now) > 0) && self.desk.is_to_be_woken(true) {
+        if lane.is_some_and(|lane| lane.bury(ending, status, now) > 0)
+            && self.desk.is_to_be_woken(true)
+        {
             self.bell.ring();
         }
     }

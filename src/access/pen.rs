@@ -437,7 +437,7 @@ mod tests {
         }
         assert_eq!(records(lane, &mut tail).len(), 100);
         // Those in entries are found by who buries the worker.
-        assert_eq!(lane.bury(Ending::Killed, 9), ENTRIES - 1 - 100);
+        assert_eq!(lane.bury(Ending::Killed, 0, 9), ENTRIES - 1 - 100);
     }
 
     #[test]

@@ -239,15 +239,20 @@ pub fn complete(record: &mut [u8], done: &Done) {
     set(record, BYTES, done.bytes);
 }
 
+/// When the application was called; 0 for not yet.
+pub fn began(record: &[u8]) -> Nanos {
+    word(record, BEGAN)
+}
+
 /// For a record whose writer is dead.
-pub fn complete_dead(record: &mut [u8], ending: Ending, now: Nanos) {
+pub fn complete_dead(record: &mut [u8], (ending, status): (Ending, u16), now: Nanos) {
     let began = word(record, BEGAN);
     let app = match began {
         0 => 0,
         began => now.saturating_sub(began),
     };
     let done = Done {
-        status: 0,
+        status,
         ending,
         queue: word(record, QUEUE),
         app,
@@ -414,7 +419,7 @@ pub(super) mod tests {
         let mut bytes = Vec::new();
         write(&mut bytes, &begun());
         mark_begun(&mut bytes, 5_001_000_000, 7);
-        complete_dead(&mut bytes, Ending::Killed, 5_004_000_000);
+        complete_dead(&mut bytes, (Ending::Killed, 0), 5_004_000_000);
         let done = Record::read(&bytes).unwrap().done;
         assert_eq!((done.status, done.ending), (0, Ending::Killed));
         assert_eq!(

@@ -200,6 +200,7 @@ impl Workers {
                     "worker {slot} (pid {pid}) is stuck in {line:?} for {millis} ms: killing it; \
                      this is where its threads are"
                 );
+                self.call_watcher(slot);
                 return self.ask_for_stacks(slot, Reason::Stuck(said), now);
             }
             Action::Kill => {

@@ -91,6 +91,8 @@ struct Newborn {
     orders: Channel,
     /// Where its stacks are printed to.
     stacks: OwnedFd,
+    /// See [`Plan`].
+    calls: Channel,
     held: Held,
 }
 
@@ -268,8 +270,8 @@ impl Master {
             counts.count(Counter::StartFailures, 1);
             workers.could_not_start(slot, now);
         };
-        let pairs = Channel::pair().and_then(|pair| Ok((pair, Stacks::pipe()?)));
-        let ((ours, orders), (stacks, stacks_end)) = match pairs {
+        let pairs = Channel::pair().and_then(|pair| Ok((pair, Stacks::pipe()?, Channel::pair()?)));
+        let ((ours, orders), (stacks, stacks_end), (call, calls)) = match pairs {
             Ok(pairs) => pairs,
             Err(error) => {
                 failed(workers, &error);
@@ -290,17 +292,19 @@ impl Master {
             Ok(Fork::Child) => {
                 drop(ours);
                 drop(stacks);
+                drop(call);
                 Some(Turn::Worker(Newborn {
                     slot,
                     master,
                     orders,
                     stacks: stacks_end,
+                    calls,
                     held,
                 }))
             }
             Ok(Fork::Parent(pid)) => {
                 self.scoreboard.pool().count(Counter::Spawns, 1);
-                if let Err(error) = workers.started(slot, pid, (ours, stacks)) {
+                if let Err(error) = workers.started(slot, pid, (ours, stacks, call)) {
                     failed(workers, &error);
                 }
                 None
@@ -319,6 +323,7 @@ impl Master {
             master,
             orders,
             stacks,
+            calls,
             held,
         } = newborn;
         let Master {
@@ -352,7 +357,8 @@ impl Master {
             orphan::follow(master, ORPHAN_GRACE).map_err(|e| e.to_string())?;
             fd::occupy_standard().map_err(|e| e.to_string())?;
             // For the rest of this process's life, and beyond it.
-            let row = Box::leak(Box::new(scoreboard)).row(slot);
+            let scoreboard: &'static Scoreboard = Box::leak(Box::new(scoreboard));
+            let row = scoreboard.row(slot);
             row.begin(clock::now());
             row.set_pid(nix::unistd::getpid().as_raw());
             deadline::belongs_to(row);
@@ -367,6 +373,8 @@ impl Master {
                 nudge,
                 orders,
                 row,
+                scoreboard,
+                calls,
                 pen: ledger.and_then(|ledger| ledger.pen(slot, &settings.logs.access_format)),
                 buffer,
                 collector,

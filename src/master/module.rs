@@ -24,12 +24,14 @@ mod rswsgi {
     /// Hooks of `os.register_at_fork`, for forks that the application makes in a worker.
     #[pyfunction]
     fn _before_fork() {
+        crate::worker::before_fork();
         crate::sys::forks::before(&crate::worker::SIGNALS);
     }
 
     #[pyfunction]
     fn _forked_in_parent() {
         crate::sys::forks::in_parent();
+        crate::worker::after_fork();
     }
 
     #[pyfunction]

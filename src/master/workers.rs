@@ -25,7 +25,7 @@ use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND, nanos};
 use crate::sys::process::{Child, Ended};
 use crate::sys::seqpacket::{Channel, Received};
 use crate::sys::signal::Inbox;
-use crate::worker::order;
+use crate::worker::{call, order};
 
 /// The way to a worker.
 enum Line {
@@ -47,6 +47,10 @@ pub(super) struct Process {
     pub(super) child: Child,
     channel: Line,
     pub(super) stacks: Stacks,
+    /// To its watcher, which listens when nothing else of it does.
+    pub(super) call: Channel,
+    /// The request it was killed over was answered in its stead.
+    was_answered: bool,
     /// It has said that it could serve. Before that a signal might end it.
     pub(super) is_up: bool,
     /// Told to leave: it is killed at this time.
@@ -89,6 +93,8 @@ pub struct Workers {
     pub(super) outbox: Outbox,
 }
 
+/// What the client of a worker that is killed gets.
+const LATE: u16 = 504;
 /// After an order to stop at once, for what a worker cannot interrupt.
 const STOP_GRACE: Nanos = 500 * MILLISECOND;
 /// Between the end of a channel and that of its process, usually microseconds.
@@ -140,7 +146,7 @@ impl Workers {
         &mut self,
         slot: usize,
         pid: Pid,
-        (channel, stacks): (Channel, Stacks),
+        (channel, stacks, call): (Channel, Stacks, Channel),
     ) -> std::io::Result<()> {
         let child = Child::adopt(pid)?;
         if self.permission == Permission::Given {
@@ -150,6 +156,8 @@ impl Workers {
             child,
             channel: Line::Open(channel),
             stacks,
+            call,
+            was_answered: false,
             is_up: false,
             leave_by: None,
         });
@@ -447,6 +455,24 @@ impl Workers {
         }
     }
 
+    /// Before a worker is killed: its connections go to others, its client gets an answer.
+    pub(super) fn call_watcher(&self, slot: usize) {
+        if let Some(process) = &self.processes[slot] {
+            // One that has no watcher has nobody to pass on.
+            let _ = process.call.send(call::LAST);
+        }
+    }
+
+    fn hear_watcher(&mut self, slot: usize, scoreboard: &Scoreboard) {
+        if let Some(process) = &mut self.processes[slot]
+            && let Ok(Received::Message(message)) = process.call.receive()
+            && message == call::ANSWERED
+        {
+            process.was_answered = true;
+            scoreboard.pool().count_status(LATE);
+        }
+    }
+
     /// A worker that has closed its channel and does not end serves nobody any more.
     fn replace_silent(&mut self, slot: usize, now: Nanos) {
         if let Some(process) = &self.processes[slot]
@@ -474,7 +500,9 @@ impl Workers {
         };
         let pid = process.child.pid();
         self.collect_last(slot, now);
-        self.processes[slot] = None;
+        self.hear_watcher(slot, scoreboard);
+        let process = self.processes[slot].take();
+        let was_answered = process.is_some_and(|process| process.was_answered);
         let was = row.state();
         row.set_state(State::Dead);
         let counter = match self.pool.is_serving(slot) {
@@ -492,7 +520,8 @@ impl Workers {
                 } => Ending::Killed,
                 _ => Ending::Crashed,
             };
-            ledger.bury(slot, ending, now);
+            let status = if was_answered { LATE } else { 0 };
+            ledger.bury(slot, ending, status, now);
         }
         if was_told {
             if !ended.is_success() {

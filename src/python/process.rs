@@ -1,5 +1,8 @@
 //! Forking and leaving a process that runs Python.
 
+use std::ffi::{c_int, c_void};
+use std::sync::OnceLock;
+
 use nix::unistd::Pid;
 use pyo3::prelude::*;
 
@@ -20,6 +23,24 @@ pub fn fork(py: Python<'_>, startup: &Startup) -> PyResult<Fork> {
         0 => Ok(Fork::Child),
         pid => Ok(Fork::Parent(Pid::from_raw(pid))),
     }
+}
+
+/// Has the main thread call a function when it comes to run Python code the next time, after what it is
+/// doing. For one function per process.
+pub fn soon(function: fn()) {
+    SOON.get_or_init(|| function);
+    // SAFETY: `call` has the form that is asked for and needs no argument; the interpreter exists as long
+    // as the process.
+    unsafe { pyo3::ffi::Py_AddPendingCall(Some(call), std::ptr::null_mut()) };
+}
+
+static SOON: OnceLock<fn()> = OnceLock::new();
+
+extern "C" fn call(_: *mut c_void) -> c_int {
+    if let Some(function) = SOON.get() {
+        function();
+    }
+    0
 }
 
 /// Leaves as Python would at the end of a script, but without tearing the interpreter down: waits

@@ -88,6 +88,7 @@ impl Worker<'_> {
         let _ = self.nudge.read();
         if self
             .floor
+            .ground
             .ferry
             .as_ref()
             .is_some_and(|ferry| ferry.relay.is_waiting())
@@ -106,14 +107,15 @@ impl Worker<'_> {
             // EPOLLEXCLUSIVE: a new connection wakes one idle worker, not all of them (epoll_ctl(2)).
             let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
             let event = EpollEvent::new(flags, FIRST_LISTENER + index as u64);
-            self.floor.epoll.add(listener, event)?;
+            self.floor.ground.epoll.add(listener, event)?;
         }
         let exclusive = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
-        if let Some(ferry) = &self.floor.ferry {
+        if let Some(ferry) = &self.floor.ground.ferry {
             let event = EpollEvent::new(exclusive, RELAY);
-            self.floor.epoll.add(&ferry.relay, event)?;
+            self.floor.ground.epoll.add(&ferry.relay, event)?;
         }
         self.floor
+            .ground
             .epoll
             .add(&self.nudge, EpollEvent::new(exclusive, NUDGE))?;
         self.accepting = Accepting::Yes;
@@ -123,12 +125,12 @@ impl Worker<'_> {
     pub(super) fn stop_listening(&mut self, accepting: Accepting) {
         if self.accepting == Accepting::Yes {
             for listener in &self.listeners {
-                let _ = self.floor.epoll.delete(listener);
+                let _ = self.floor.ground.epoll.delete(listener);
             }
-            if let Some(ferry) = &self.floor.ferry {
-                let _ = self.floor.epoll.delete(&ferry.relay);
+            if let Some(ferry) = &self.floor.ground.ferry {
+                let _ = self.floor.ground.epoll.delete(&ferry.relay);
             }
-            let _ = self.floor.epoll.delete(&self.nudge);
+            let _ = self.floor.ground.epoll.delete(&self.nudge);
         }
         if self.accepting != Accepting::Never {
             self.accepting = accepting;
@@ -193,7 +195,8 @@ impl Worker<'_> {
 
     pub(super) fn outlet(&self, socket: OwnedFd, transport: Transport) -> Outlet {
         let limits = &self.settings.limits;
-        Outlet::new(socket, transport, limits.output_buffer, limits.send_timeout)
+        let bounds = (limits.output_buffer, limits.send_timeout);
+        Outlet::new(socket, transport, self.floor, bounds)
     }
 
     /// How long what the client has sent has waited for somebody to accept the connection. Asking costs

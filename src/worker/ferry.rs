@@ -76,7 +76,8 @@ impl Ferry {
 impl Floor {
     /// Sends a connection on.
     pub fn ferry(&self, places: &mut Places, place: usize, cause: Cause, now: Nanos) -> Passage {
-        let (Some(ferry), Some(connection)) = (&self.ferry, places.connections.get(place)) else {
+        let (Some(ferry), Some(connection)) = (&self.ground.ferry, places.connections.get(place))
+        else {
             return Passage::NotYet;
         };
         let Some(input) = connection.freight() else {
@@ -85,7 +86,7 @@ impl Floor {
         match ferry.put(connection, input, cause, now) {
             Put::Sent => {}
             Put::Full => {
-                self.row.count(Counter::RelayFull, 1);
+                self.ground.row.count(Counter::RelayFull, 1);
                 return Passage::NoRoom;
             }
             Put::Failed(error) => {
@@ -94,12 +95,12 @@ impl Floor {
             }
         }
         if connection.watched.is_some() {
-            let _ = self.epoll.delete(connection.socket());
+            let _ = self.ground.epoll.delete(connection.socket());
         }
         let connection = places.connections.remove(place);
         places.gone.push(Remains::of(connection));
-        self.row.set_connections(places.connections.len());
-        self.row.count(counter(cause), 1);
+        self.ground.row.set_connections(places.connections.len());
+        self.ground.row.count(counter(cause), 1);
         Passage::Left
     }
 }

@@ -1,52 +1,129 @@
-//! The connections of a worker, behind a lock.
+//! What the main loop and the watcher of a worker share.
 //!
-//! The main loop holds the lock all the time but while the application runs, so locking costs it two
-//! uncontended atomic operations per request. The watcher only ever tries to take it: success means that
-//! the application runs, and that until the lock is given back nothing but the watcher touches a
-//! connection, the epoll set or the row in the scoreboard. The connection whose request runs is not
-//! complete then: its outlet is lent out.
+//! The connections stand behind a lock that the main loop holds all the time but while the application
+//! runs, so locking costs it two uncontended atomic operations per request. The watcher only ever tries to
+//! take it: success means that the application runs, and that until the lock is given back nothing but
+//! the watcher touches a connection, the epoll set or the row in the scoreboard. The connection whose
+//! request runs is not complete then: its outlet is lent out.
+//!
+//! When the watcher is needed, the main loop compares two numbers: the time at which the watcher is going to
+//! look by itself, and the time by which it has to. Only when it would be too late a system call wakes it.
+//! Each side writes its own number before it reads the other's, sequentially consistent, so that at least
+//! one of them sees the other's.
 
 #![forbid(unsafe_code)]
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use nix::sys::epoll::Epoll;
+use nix::sys::eventfd::EventFd;
 use slab::Slab;
 
 use super::connection::{Connection, Remains};
 use super::ferry::{Ferry, Passage};
+use super::gathering::Gathering;
+use super::watcher;
 use crate::relay::Cause;
-use crate::scoreboard::Row;
+use crate::scoreboard::{Row, Scoreboard};
 use crate::sys::clock::Nanos;
+use crate::sys::seqpacket::Channel;
 
 /// What the lock is about.
 pub struct Places {
     pub connections: Slab<Connection>,
     /// Of those that have left for another worker: only the main loop may let go of objects of Python.
     pub gone: Vec<Remains>,
+    /// Whose request runs.
+    pub lent: Option<Lent>,
 }
 
-/// What main loop and watcher share, for the life of the process.
-pub struct Floor {
+/// The connection whose outlet is lent out.
+#[derive(Debug, Clone, Copy)]
+pub struct Lent {
+    pub place: usize,
+    /// The request is HEAD: its response has no body.
+    pub is_head: bool,
+}
+
+/// Who has begun the response to the request that runs.
+const NOBODY: u8 = 0;
+const APPLICATION: u8 = 1;
+const WATCHER: u8 = 2;
+
+/// What is constant from the start of the worker on.
+pub struct Ground {
     pub epoll: Epoll,
     pub row: &'static Row,
+    pub scoreboard: &'static Scoreboard,
     /// `None`: connections stay where they are.
     pub ferry: Option<Ferry>,
+    /// How long the application may run before others than its client go elsewhere.
+    pub relay_after: Nanos,
+    /// By which the master calls when it is about to kill the worker.
+    pub calls: Channel,
+    /// The response to a request whose worker is about to be killed, in two parts: head and body.
+    pub late: [Vec<u8>; 2],
+}
+
+pub struct Floor {
+    pub ground: Ground,
     places: Mutex<Places>,
+    pub gathering: Gathering,
+    /// Wakes the watcher.
+    pub bell: EventFd,
+    /// When the application was started last, plus one while it runs; always even without it.
+    run: AtomicU64,
+    /// When the watcher looks without being woken; `Nanos::MAX` for never.
+    looks_at: AtomicU64,
+    /// The watcher polls connections: it has to stop when the application comes back.
+    polls: AtomicBool,
+    /// The watcher is to end.
+    pub is_over: AtomicBool,
+    voice: AtomicU8,
+    /// The master has given this worker up.
+    is_given_up: AtomicBool,
+}
+
+/// A run of the application, told apart from all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run(u64);
+
+impl Run {
+    /// When it began, if it is not over.
+    pub fn since(self) -> Option<Nanos> {
+        (self.0 & 1 == 1).then_some(self.0 & !1)
+    }
 }
 
 impl Floor {
-    pub fn new(epoll: Epoll, row: &'static Row, ferry: Option<Ferry>) -> Self {
+    pub fn new(ground: Ground, bell: EventFd) -> Self {
         let places = Places {
             connections: Slab::new(),
             gone: Vec::new(),
+            lent: None,
         };
         Self {
-            epoll,
-            row,
-            ferry,
+            ground,
             places: Mutex::new(places),
+            gathering: Gathering::default(),
+            bell,
+            run: AtomicU64::new(0),
+            looks_at: AtomicU64::new(Nanos::MAX),
+            polls: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            voice: AtomicU8::new(NOBODY),
+            is_given_up: AtomicBool::new(false),
+        }
+    }
+
+    /// For the watcher: `None` unless the application runs.
+    pub fn visit(&self) -> Option<MutexGuard<'_, Places>> {
+        match self.places.try_lock() {
+            Ok(places) => Some(places),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
         }
     }
 
@@ -62,6 +139,62 @@ impl Floor {
     fn lock(&self) -> MutexGuard<'_, Places> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    pub fn last_run(&self) -> Run {
+        Run(self.run.load(Ordering::SeqCst))
+    }
+
+    /// The watcher is going to look at this time; what it has seen before may be out of date.
+    pub fn will_look(&self, at: Nanos) {
+        self.looks_at.store(at, Ordering::SeqCst);
+    }
+
+    /// Whether the watcher polls connections.
+    pub fn will_poll(&self, polls: bool) {
+        self.polls.store(polls, Ordering::SeqCst);
+    }
+
+    /// Makes the watcher look at this time or before; false if there is none.
+    #[inline]
+    pub fn look_by(&'static self, at: Nanos) -> bool {
+        self.looks_at.load(Ordering::SeqCst) <= at || watcher::wake(self)
+    }
+
+    /// The first bytes of a response are about to leave; false if another has been given already.
+    pub fn begins_response(&self) -> bool {
+        self.speak(APPLICATION)
+    }
+
+    /// For the watcher: nothing of the response has left, and nothing of the application's will.
+    pub fn silences(&self) -> bool {
+        self.speak(WATCHER)
+    }
+
+    fn speak(&self, who: u8) -> bool {
+        let order = Ordering::AcqRel;
+        let exchanged = self
+            .voice
+            .compare_exchange(NOBODY, who, order, Ordering::Acquire);
+        exchanged.is_ok()
+    }
+
+    /// Whether the watcher has answered the request that ran last.
+    pub fn has_answered(&self) -> bool {
+        self.voice.load(Ordering::Acquire) == WATCHER
+    }
+
+    pub fn give_up(&self) {
+        self.is_given_up.store(true, Ordering::Release);
+    }
+
+    pub fn is_given_up(&self) -> bool {
+        self.is_given_up.load(Ordering::Acquire)
+    }
+
+    /// Whether there are, or may be, other workers.
+    pub fn has_siblings(&self) -> bool {
+        self.ground.ferry.is_some() && self.ground.scoreboard.pool().size().max > 1
+    }
 }
 
 /// The connections while the main loop holds the lock.
@@ -70,17 +203,40 @@ pub struct Held {
     places: Option<MutexGuard<'static, Places>>,
 }
 
+const RELEASED: &str = "released only while the application runs";
+
 impl Held {
-    /// The application is about to run.
+    /// The application is about to run for the request of one connection.
     #[inline]
-    pub fn release(&mut self) {
+    pub fn release(&mut self, lent: Lent, now: Nanos) {
+        let floor = self.floor;
+        floor.voice.store(NOBODY, Ordering::Relaxed);
+        floor.run.store(now | 1, Ordering::SeqCst);
+        let looks_late = self.len() > 1 && {
+            let by = now.saturating_add(floor.ground.relay_after);
+            floor.looks_at.load(Ordering::SeqCst) > by
+        };
+        if let Some(places) = &mut self.places {
+            places.lent = Some(lent);
+        }
         self.places = None;
+        if looks_late && floor.has_siblings() {
+            watcher::wake(floor);
+        }
     }
 
-    /// The application has come back.
+    /// The application has come back from what began at `began`.
     #[inline]
-    pub fn retake(&mut self) {
-        self.places = Some(self.floor.lock());
+    pub fn retake(&mut self, began: Nanos) {
+        let floor = self.floor;
+        floor.run.store(began & !1, Ordering::SeqCst);
+        if floor.polls.load(Ordering::SeqCst) {
+            // What it polls is not closed before it stops.
+            let _ = floor.bell.write(1);
+        }
+        let mut places = floor.lock();
+        places.lent = None;
+        self.places = Some(places);
     }
 
     /// Sends a connection on.
@@ -106,19 +262,13 @@ impl Deref for Held {
 
     #[inline]
     fn deref(&self) -> &Slab<Connection> {
-        let places = self.places.as_ref();
-        &places
-            .expect("released only while the application runs")
-            .connections
+        &self.places.as_ref().expect(RELEASED).connections
     }
 }
 
 impl DerefMut for Held {
     #[inline]
     fn deref_mut(&mut self) -> &mut Slab<Connection> {
-        let places = self.places.as_mut();
-        &mut places
-            .expect("released only while the application runs")
-            .connections
+        &mut self.places.as_mut().expect(RELEASED).connections
     }
 }

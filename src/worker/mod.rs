@@ -15,10 +15,14 @@ mod body;
 mod connection;
 mod ferry;
 mod floor;
+mod gathering;
 mod outlet;
 mod relay;
 mod rest;
 mod serve;
+mod watcher;
+
+pub use watcher::{after_fork, before_fork, call};
 
 use std::collections::VecDeque;
 use std::io;
@@ -27,7 +31,7 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::eventfd::EventFd;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
 use nix::sys::socket::Shutdown;
 use pyo3::prelude::*;
@@ -40,7 +44,7 @@ use crate::log::{self, Throttle};
 use crate::net::Listener;
 use crate::python::Collector;
 use crate::relay::{LONGEST, Relay, Traits};
-use crate::scoreboard::{Counter, Row, State};
+use crate::scoreboard::{Counter, Row, Scoreboard, State};
 use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND, nanos};
 use crate::sys::image::Image;
 use crate::sys::seqpacket::{Channel, Received};
@@ -50,7 +54,7 @@ use crate::wsgi::Application;
 use accept::{Accepting, Door};
 use connection::Phase;
 use ferry::Ferry;
-use floor::{Floor, Held};
+use floor::{Floor, Ground, Held};
 use relay::{Farewell, HAND_OVER_PATIENCE};
 use rest::Rest;
 
@@ -139,6 +143,9 @@ pub struct Plan<'a> {
     pub nudge: EventFd,
     pub orders: Channel,
     pub row: &'static Row,
+    pub scoreboard: &'static Scoreboard,
+    /// By which the master calls when it is about to kill this process.
+    pub calls: Channel,
     /// To the other workers, where there is one.
     pub relay: Option<Relay>,
     /// For the access log, where there is one.
@@ -204,7 +211,18 @@ impl<'a> Worker<'a> {
         let ferry = plan.relay.map(|relay| Ferry::new(relay, &plan.listeners));
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         // For the life of the process: the watcher may outlast the worker.
-        let floor: &'static Floor = Box::leak(Box::new(Floor::new(epoll, plan.row, ferry)));
+        let ground = Ground {
+            epoll,
+            row: plan.row,
+            scoreboard: plan.scoreboard,
+            ferry,
+            relay_after: settings.relay.map_or(Nanos::MAX, nanos),
+            calls: plan.calls,
+            late: serve::late_response(&application),
+        };
+        let bell = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let floor = Floor::new(ground, EventFd::from_flags(bell)?);
+        let floor: &'static Floor = Box::leak(Box::new(floor));
         let worker = Self {
             settings,
             limits: http::Limits {
@@ -250,7 +268,7 @@ impl<'a> Worker<'a> {
         };
         let watch = |fd: std::os::fd::BorrowedFd<'_>, token| {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, token);
-            worker.floor.epoll.add(fd, event)
+            worker.floor.ground.epoll.add(fd, event)
         };
         watch(worker.orders.as_fd(), ORDERS)?;
         watch(worker.signals.as_fd(), SIGNAL)?;
@@ -324,7 +342,12 @@ impl<'a> Worker<'a> {
             }
             self.tidy(py);
             match count {
-                0 => self.rest.take(self.now),
+                0 if self.rest.is_due(self.now) => {
+                    // Memory is looked at while nothing else runs.
+                    watcher::stop();
+                    self.rest.take(self.now);
+                }
+                0 => {}
                 _ => self.rest.put_off(self.now),
             }
             if self.leave == Some(Leave::Drained) && self.connections.is_empty() {
@@ -343,7 +366,7 @@ impl<'a> Worker<'a> {
         };
         let millis = clock::wait_millis(clock_or(self.now, until), until);
         let timeout = EpollTimeout::try_from(millis).unwrap_or(EpollTimeout::MAX);
-        let epoll = &self.floor.epoll;
+        let epoll = &self.floor.ground.epoll;
         match py.detach(|| epoll.wait(events, timeout)) {
             Ok(count) => Ok(count),
             Err(Errno::EINTR) => {
@@ -370,7 +393,7 @@ impl<'a> Worker<'a> {
             Received::Message(_) | Received::Nothing => {}
             Received::Closed => {
                 // The master is gone: finish, and do not look at the closed channel again.
-                let _ = self.floor.epoll.delete(&self.orders);
+                let _ = self.floor.ground.epoll.delete(&self.orders);
                 orphan::check();
                 self.drain(Farewell::Finish);
             }
@@ -454,7 +477,7 @@ impl<'a> Worker<'a> {
 
     fn hand_over_until(&self) -> Farewell {
         let grace = nanos(self.settings.limits.graceful_timeout) / 2;
-        match self.floor.ferry {
+        match self.floor.ground.ferry {
             Some(_) => Farewell::HandOver {
                 until: self.now + grace.min(HAND_OVER_PATIENCE),
             },
@@ -487,8 +510,8 @@ impl<'a> Worker<'a> {
         let socket = connection.socket();
         let mut event = EpollEvent::new(interest, token.0);
         let done = match new {
-            true => self.floor.epoll.add(socket, event),
-            false => self.floor.epoll.modify(socket, &mut event),
+            true => self.floor.ground.epoll.add(socket, event),
+            false => self.floor.ground.epoll.modify(socket, &mut event),
         };
         if let Err(error) = done {
             log::error!("cannot watch a connection: {error}");
@@ -501,7 +524,7 @@ impl<'a> Worker<'a> {
         let mut connection = self.connections.remove(id);
         self.account_close(&mut connection);
         if forks::has_children() || connection.traits.has(Traits::SHARED) {
-            let _ = self.floor.epoll.delete(connection.socket());
+            let _ = self.floor.ground.epoll.delete(connection.socket());
             connection.shut_down(Shutdown::Both);
         }
         self.held -= connection.held();

@@ -12,11 +12,14 @@ use nix::sys::socket::Shutdown;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::floor::Floor;
+use super::gathering::MOST_DELAY;
 use crate::http::Version;
 use crate::http::response::{
     After, Asked, Body as Sending, Delimiter, Delivery, LAST_CHUNK, Method, ResponseHead,
     chunk_prefix, framing, write_head,
 };
+use crate::sys::clock::{self, Nanos};
 use crate::sys::forks;
 use crate::sys::socket::{self, Push};
 use crate::wsgi::{Body, End, Start, Unsent, Wire, deadline};
@@ -58,6 +61,11 @@ pub enum Verdict {
 
 pub struct Outlet {
     socket: Arc<OwnedFd>,
+    floor: &'static Floor,
+    /// Blocks of this response are gathered.
+    gathers: bool,
+    /// When the last block was sent on its own.
+    pushed: Nanos,
     asked: Asked,
     delivery: Option<Delivery>,
     condition: Condition,
@@ -86,9 +94,17 @@ pub enum Transport {
 }
 
 impl Outlet {
-    pub fn new(socket: OwnedFd, transport: Transport, bound: usize, patience: Duration) -> Self {
+    pub fn new(
+        socket: OwnedFd,
+        transport: Transport,
+        floor: &'static Floor,
+        (bound, patience): (usize, Duration),
+    ) -> Self {
         Self {
             socket: Arc::new(socket),
+            floor,
+            gathers: false,
+            pushed: 0,
             asked: Asked {
                 version: Version::Http11,
                 method: Method::Other,
@@ -387,7 +403,18 @@ impl Outlet {
         end: End,
     ) -> Result<(), Unsent> {
         self.assembly.clear();
+        let gathered_at = match (&start, &body, end) {
+            (None, Body::Blocks(blocks), End::Open) => self.gathers_at(blocks),
+            _ => None,
+        };
+        if gathered_at.is_none() && self.gathers {
+            self.take_gathered()?;
+        }
         if let Some(Start { response, length }) = start {
+            if !self.floor.begins_response() {
+                return Err(Unsent::Gone);
+            }
+            self.pushed = 0;
             let delivery = framing(
                 self.asked,
                 response.status,
@@ -436,7 +463,10 @@ impl Outlet {
             };
         }
         match body {
-            Body::Blocks(blocks) => self.dispatch(py, blocks, tail)?,
+            Body::Blocks(blocks) => match gathered_at {
+                Some(now) => self.gather(py, blocks, tail, now)?,
+                None => self.dispatch(py, blocks, tail)?,
+            },
             Body::Plain(bytes) => {
                 self.assembly.extend_from_slice(bytes);
                 self.dispatch(py, &[], tail)?;
@@ -460,9 +490,72 @@ impl Outlet {
         }
         // What is complete needs nobody to wait for it.
         if end == End::Open {
+            if gathered_at.is_none() {
+                self.pushed = clock::now();
+            }
             self.wait_for_reader(py)?;
         }
         Ok(())
+    }
+
+    /// Whether these blocks, which are not the last ones, may wait for others: they come soon after what
+    /// was sent before. The time.
+    fn gathers_at(&self, blocks: &[Bound<'_, PyBytes>]) -> Option<Nanos> {
+        let size: usize = blocks.iter().map(|block| block.as_bytes().len()).sum();
+        if size > COPY || !self.queue.is_empty() {
+            return None;
+        }
+        let now = clock::now();
+        (self.gathers || now < self.pushed + MOST_DELAY).then_some(now)
+    }
+
+    fn gather(
+        &mut self,
+        py: Python<'_>,
+        blocks: &[Bound<'_, PyBytes>],
+        tail: &[u8],
+        now: Nanos,
+    ) -> Result<(), Gone> {
+        for block in blocks {
+            self.assembly.extend_from_slice(block.as_bytes());
+        }
+        self.assembly.extend_from_slice(tail);
+        self.gathers = true;
+        let due = self.floor.gathering.add(&self.socket, &self.assembly, now);
+        if due.is_some_and(|due| self.floor.look_by(due)) {
+            return Ok(());
+        }
+        self.assembly.clear();
+        self.take_gathered()?;
+        self.pushed = now;
+        self.dispatch(py, &[], b"")
+    }
+
+    /// Puts what was gathered where the next bytes are assembled.
+    fn take_gathered(&mut self) -> Result<(), Gone> {
+        self.gathers = false;
+        let given = self.floor.gathering.give_back(&mut self.assembly);
+        self.sent += given.sent;
+        match given.has_failed {
+            true => Err(Gone),
+            false => Ok(()),
+        }
+    }
+
+    /// The application gives nothing more: what is gathered waits for the event loop.
+    pub fn end_gathering(&mut self) {
+        if self.gathers {
+            self.assembly.clear();
+            match self.take_gathered() {
+                Ok(()) => self.enqueue_assembly(0),
+                Err(Gone) => self.give_up(Condition::Gone),
+            }
+        }
+    }
+
+    /// Another has answered.
+    pub fn abandon(&mut self) {
+        self.give_up(Condition::Gone);
     }
 }
 

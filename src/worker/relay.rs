@@ -35,7 +35,7 @@ pub(super) enum Farewell {
 impl Worker<'_> {
     /// Takes a connection from the relay and goes on with it.
     pub(super) fn take_relayed(&mut self, py: Python<'_>) -> Accepted {
-        let Some(ferry) = &self.floor.ferry else {
+        let Some(ferry) = &self.floor.ground.ferry else {
             return Accepted::Nothing;
         };
         let mut buffer = std::mem::take(&mut self.buffer);

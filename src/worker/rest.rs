@@ -37,6 +37,10 @@ impl Rest {
         self.at
     }
 
+    pub fn is_due(&self, now: Nanos) -> bool {
+        now >= self.at
+    }
+
     /// Rests if it is time to.
     pub fn take(&mut self, now: Nanos) {
         if now < self.at {

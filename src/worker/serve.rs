@@ -8,8 +8,9 @@ use pyo3::prelude::*;
 
 use super::body::{Body, Failure, Progress, Received, Storage};
 use super::connection::Phase;
+use super::floor::Lent;
 use super::outlet::{Outlet, Verdict};
-use super::{BODIES_IN_MEMORY, Id, LINGER, Leave, READ, TURN, Worker};
+use super::{BODIES_IN_MEMORY, Id, LINGER, Leave, READ, TURN, Worker, order};
 use crate::access::Ending;
 use crate::http::forwarded::{Client, Forwarded, Sender};
 use crate::http::head::{self, Framing, Head, Parsed};
@@ -22,7 +23,7 @@ use crate::relay::Traits;
 use crate::scoreboard::Counter;
 use crate::sys::clock::{self, Nanos, nanos};
 use crate::sys::{forks, socket};
-use crate::wsgi::{Outcome, Request, RequestBody};
+use crate::wsgi::{Application, Outcome, Request, RequestBody};
 
 /// What one step on the input came to.
 enum Step {
@@ -399,7 +400,12 @@ impl Worker<'_> {
             id: self.pen.as_ref().map(|pen| pen.id()),
         };
         let seconds = self.unix_seconds;
-        self.connections.release();
+        let lent = Lent {
+            place: id,
+            is_head: head.method == b"HEAD",
+        };
+        let began = self.now;
+        self.connections.release(lent, began);
         let (wire, status, outcome) = self.application.serve(py, request, outlet, seconds);
         if forks::is_child() {
             // The parent answers. Connections and epoll set are its own, and whoever has held the lock
@@ -407,12 +413,17 @@ impl Worker<'_> {
             self.leave = Some(Leave::Child);
             return Step::Closed;
         }
-        self.connections.retake();
+        self.connections.retake(began);
         let wire: Box<dyn std::any::Any> = wire;
-        let outlet = wire.downcast::<Outlet>().expect("it is the one we gave");
-        let began = self.now;
+        let mut outlet = wire.downcast::<Outlet>().expect("it is the one we gave");
+        outlet.end_gathering();
+        let (status, outcome) = match self.floor.is_given_up() {
+            true => self.come_back_late(&mut outlet, status, outcome),
+            false => (status, outcome),
+        };
         self.now = clock::now();
         self.row.end_request(self.now);
+        self.forget_gone();
         self.wear();
         self.account_outcome(id, status, &outcome, self.now.saturating_sub(began));
         self.record(line, status, outcome);
@@ -425,6 +436,26 @@ impl Worker<'_> {
             Step::Closed => Step::Closed,
             _ => Step::Served(used),
         }
+    }
+
+    /// The master has given this worker up while the application ran: it is to leave.
+    #[cold]
+    fn come_back_late(
+        &mut self,
+        outlet: &mut Outlet,
+        status: u16,
+        outcome: Outcome,
+    ) -> (u16, Outcome) {
+        if self.leave.is_none() {
+            let _ = self.orders.send(order::LEAVING);
+            self.drain(self.hand_over_until());
+        }
+        if !self.floor.has_answered() {
+            return (status, outcome);
+        }
+        outlet.abandon();
+        let text = "it came to an end after the client had been told that it does not";
+        (LATE, Outcome::TimedOut(text.into()))
     }
 
     fn record(&self, line: &[u8], status: u16, outcome: Outcome) {
@@ -615,6 +646,23 @@ impl Worker<'_> {
             self.wake_at(deadline);
         }
     }
+}
+
+/// What a client gets whose request does not come to an end.
+const LATE: u16 = 504;
+
+/// The same, head and body. Without a date, which a 5xx need not have (RFC 9110 §6.6.1): it is made before.
+pub(super) fn late_response(application: &Application) -> [Vec<u8>; 2] {
+    let (form, page) = application.pages().page(LATE, None);
+    let refused = |method| Refused {
+        status: LATE,
+        method,
+        form,
+        page: &page,
+    };
+    let mut head = Vec::new();
+    response::write_refusal(&mut head, refused(Method::Head), None, Some(b"rswsgi"));
+    [head, page]
 }
 
 /// The first line of a head for the log: printable, and not all of it.
