@@ -3,14 +3,11 @@
 
 #![allow(unsafe_code)]
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
-
-/// The most descriptors of one message.
-pub const MOST_DESCRIPTORS: usize = 3;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 /// A message that has been received.
 #[derive(Debug)]
@@ -18,7 +15,7 @@ pub struct Received {
     /// Bytes of it that are in the buffer.
     pub length: usize,
     pub descriptors: Vec<OwnedFd>,
-    /// It was longer than the buffer, or had more descriptors than there was room for.
+    /// It was longer than the buffer, or there was no room for all its descriptors.
     pub is_cut: bool,
 }
 
@@ -43,38 +40,82 @@ pub fn send(
     }
 }
 
+/// As many as one message can have (`SCM_MAX_FD`, unix(7)): what fits is ours, and closed if it is too
+/// many; what does not fit would be cut.
+const LARGEST_CONTROL: usize = 253 * size_of::<RawFd>() + 64;
+
+/// Aligned as the kernel wants it.
+#[repr(C)]
+union Control {
+    _header: libc::cmsghdr,
+    bytes: [u8; LARGEST_CONTROL],
+}
+
 /// Receives one message; `None` when there is none. The descriptors are close-on-exec from their first
-/// moment.
+/// moment, and all of them are taken over, whatever else is wrong with the message.
 ///
 /// # Errors
 /// Those of recvmsg(2).
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Option<Received>> {
-    let mut parts = [IoSliceMut::new(buffer)];
-    let mut space = nix::cmsg_space!([RawFd; MOST_DESCRIPTORS]);
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-    let message = loop {
-        match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags) {
+    let mut part = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    let mut control = Control {
+        bytes: [0; LARGEST_CONTROL],
+    };
+    // SAFETY: all-zero bytes are a valid msghdr.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut control).cast();
+    message.msg_controllen = size_of::<Control>() as _;
+    let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
+    let length = loop {
+        // SAFETY: `message` points to one buffer and to room for control messages, both writable and
+        // alive during the call.
+        let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, flags) };
+        match Errno::result(length) {
             Err(Errno::EINTR) => continue,
             Err(Errno::EAGAIN) => return Ok(None),
             Err(error) => return Err(error.into()),
-            Ok(message) => break message,
+            Ok(length) => break length as usize,
         }
     };
-    let cut = MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC;
-    let is_cut = message.flags.intersects(cut);
-    let mut descriptors = Vec::new();
-    for control in message.cmsgs().into_iter().flatten() {
-        if let ControlMessageOwned::ScmRights(numbers) = control {
-            // SAFETY: the kernel has just made these descriptors for us, each once.
-            let own = |number: RawFd| unsafe { OwnedFd::from_raw_fd(number) };
-            descriptors.extend(numbers.into_iter().map(own));
-        }
-    }
     Ok(Some(Received {
-        length: message.bytes,
-        descriptors,
-        is_cut,
+        length: length.min(buffer.len()),
+        descriptors: descriptors(&message),
+        is_cut: message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0,
     }))
+}
+
+/// Those that the kernel has just put into the control messages of `message`.
+fn descriptors(message: &libc::msghdr) -> Vec<OwnedFd> {
+    let mut found = Vec::new();
+    // SAFETY: the kernel has set the length of the control messages, which are alive.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
+    // SAFETY: null at the end, else a header inside the control messages.
+    while let Some(header) = unsafe { next.as_ref() } {
+        if (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            // SAFETY: arithmetic on a length.
+            let empty = unsafe { libc::CMSG_LEN(0) } as usize;
+            // Of another type in other C libraries.
+            #[allow(clippy::unnecessary_cast)]
+            let count = (header.cmsg_len as usize - empty) / size_of::<RawFd>();
+            // SAFETY: the data follow the header.
+            let first = unsafe { libc::CMSG_DATA(next) }.cast::<RawFd>();
+            for index in 0..count {
+                let place = first.wrapping_add(index);
+                // SAFETY: the kernel has written `count` numbers there; they may be unaligned.
+                let number = unsafe { place.read_unaligned() };
+                // SAFETY: it has made these descriptors for us, each once.
+                found.push(unsafe { OwnedFd::from_raw_fd(number) });
+            }
+        }
+        // SAFETY: `next` is a header inside the control messages of `message`.
+        next = unsafe { libc::CMSG_NXTHDR(message, next) };
+    }
+    found
 }
 
 #[cfg(test)]
@@ -121,17 +162,21 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_told_and_nothing_stays_open() {
+    fn what_does_not_fit_is_told_and_nothing_is_lost_sight_of() {
         let (one, other) = pair();
         let (read, mut write) = pipe();
-        let descriptors = [read.as_fd(); MOST_DESCRIPTORS + 2];
-        send(one.as_fd(), &[IoSlice::new(b"x")], &descriptors).unwrap();
+        send(one.as_fd(), &[IoSlice::new(b"x")], &[read.as_fd(); 253]).unwrap();
         send(one.as_fd(), &[IoSlice::new(&[7; 40])], &[read.as_fd()]).unwrap();
         drop(read);
-        for _ in 0..2 {
-            let got = receive(other.as_fd(), &mut [0; 16]).unwrap().unwrap();
-            assert!(got.is_cut);
-        }
+        let got = receive(other.as_fd(), &mut [0; 16]).unwrap().unwrap();
+        assert_eq!((got.descriptors.len(), got.is_cut), (253, false));
+        drop(got);
+        let got = receive(other.as_fd(), &mut [0; 16]).unwrap().unwrap();
+        assert_eq!(
+            (got.length, got.descriptors.len(), got.is_cut),
+            (16, 1, true)
+        );
+        drop(got);
         // A child that another test has just forked may hold it for a moment.
         while let Ok(count) = write.write(b"x") {
             assert_eq!(count, 1);

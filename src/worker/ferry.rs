@@ -7,6 +7,10 @@
 
 #![forbid(unsafe_code)]
 
+use std::os::fd::AsRawFd;
+
+use nix::sys::socket::{Shutdown, shutdown};
+
 use super::connection::{Connection, Phase, Remains};
 use super::floor::{Floor, Places};
 use crate::log;
@@ -97,11 +101,27 @@ impl Floor {
         if connection.watched.is_some() {
             let _ = self.ground.epoll.delete(connection.socket());
         }
+        self.let_go(places, place);
+        self.ground.row.count(counter(cause), 1);
+        Passage::Left
+    }
+
+    /// Closes an idle connection whose client has gone.
+    pub fn close(&self, places: &mut Places, place: usize) {
+        let Some(connection) = places.connections.get(place) else {
+            return;
+        };
+        if forks::has_children() || connection.traits.has(Traits::SHARED) {
+            let _ = self.ground.epoll.delete(connection.socket());
+            let _ = shutdown(connection.socket().as_raw_fd(), Shutdown::Both);
+        }
+        self.let_go(places, place);
+    }
+
+    fn let_go(&self, places: &mut Places, place: usize) {
         let connection = places.connections.remove(place);
         places.gone.push(Remains::of(connection));
         self.ground.row.set_connections(places.connections.len());
-        self.ground.row.count(counter(cause), 1);
-        Passage::Left
     }
 }
 

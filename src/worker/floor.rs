@@ -25,6 +25,7 @@ use super::connection::{Connection, Remains};
 use super::ferry::{Ferry, Passage};
 use super::gathering::Gathering;
 use super::watcher;
+use crate::http::page::Form;
 use crate::relay::Cause;
 use crate::scoreboard::{Row, Scoreboard};
 use crate::sys::clock::Nanos;
@@ -63,8 +64,8 @@ pub struct Ground {
     pub relay_after: Nanos,
     /// By which the master calls when it is about to kill the worker.
     pub calls: Channel,
-    /// The response to a request whose worker is about to be killed, in two parts: head and body.
-    pub late: [Vec<u8>; 2],
+    /// For a request whose worker is about to be killed.
+    pub late: Page,
 }
 
 pub struct Floor {
@@ -79,11 +80,19 @@ pub struct Floor {
     looks_at: AtomicU64,
     /// The watcher polls connections: it has to stop when the application comes back.
     polls: AtomicBool,
+    /// There is a watcher, or could be none.
+    pub is_watched: AtomicBool,
     /// The watcher is to end.
     pub is_over: AtomicBool,
     voice: AtomicU8,
     /// The master has given this worker up.
     is_given_up: AtomicBool,
+}
+
+/// A page of the server's own.
+pub struct Page {
+    pub form: Form,
+    pub text: Vec<u8>,
 }
 
 /// A run of the application, told apart from all others.
@@ -112,6 +121,7 @@ impl Floor {
             run: AtomicU64::new(0),
             looks_at: AtomicU64::new(Nanos::MAX),
             polls: AtomicBool::new(false),
+            is_watched: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             voice: AtomicU8::new(NOBODY),
             is_given_up: AtomicBool::new(false),
@@ -220,7 +230,8 @@ impl Held {
             places.lent = Some(lent);
         }
         self.places = None;
-        if looks_late && floor.has_siblings() {
+        let is_alone = !floor.is_watched.load(Ordering::Relaxed);
+        if is_alone || looks_late && floor.has_siblings() {
             watcher::wake(floor);
         }
     }

@@ -218,7 +218,7 @@ impl<'a> Worker<'a> {
             ferry,
             relay_after: settings.relay.map_or(Nanos::MAX, nanos),
             calls: plan.calls,
-            late: serve::late_response(&application),
+            late: serve::late_page(&application),
         };
         let bell = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let floor = Floor::new(ground, EventFd::from_flags(bell)?);

@@ -39,17 +39,25 @@ impl Worker<'_> {
             return Accepted::Nothing;
         };
         let mut buffer = std::mem::take(&mut self.buffer);
-        let accepted = match ferry.relay.take(&mut buffer) {
+        let taken = match ferry.relay.take(&mut buffer) {
             Ok(Taken::Connection(message, socket)) => match ferry.origin(message.listener) {
-                Some(origin) => self.go_on_with(py, &message, socket, origin),
-                None => self.refuse_relayed("no listener is the one it came in by"),
+                Some(origin) => Ok(Some((
+                    message.cause,
+                    self.receive_relayed(&message, socket, origin),
+                ))),
+                None => Err("no listener is the one it came in by".into()),
             },
-            Ok(Taken::Nothing) => Accepted::Nothing,
-            Ok(Taken::Refused(reason)) => self.refuse_relayed(&reason),
-            Err(error) => self.refuse_relayed(&error.to_string()),
+            Ok(Taken::Nothing) => Ok(None),
+            Ok(Taken::Refused(reason)) => Err(reason),
+            Err(error) => Err(error.to_string()),
         };
+        // Whoever reads from the connection needs it.
         self.buffer = buffer;
-        accepted
+        match taken {
+            Ok(Some((cause, id))) => self.go_on_with(py, id, cause),
+            Ok(None) => Accepted::Nothing,
+            Err(reason) => self.refuse_relayed(&reason),
+        }
     }
 
     fn refuse_relayed(&mut self, reason: &str) -> Accepted {
@@ -60,13 +68,7 @@ impl Worker<'_> {
         Accepted::Over
     }
 
-    fn go_on_with(
-        &mut self,
-        py: Python<'_>,
-        message: &Message<'_>,
-        socket: OwnedFd,
-        origin: usize,
-    ) -> Accepted {
+    fn receive_relayed(&mut self, message: &Message<'_>, socket: OwnedFd, origin: usize) -> Id {
         self.row.count(Counter::RelayedIn, 1);
         let now = self.now;
         self.row.relay().record(now.saturating_sub(message.sent));
@@ -86,8 +88,12 @@ impl Worker<'_> {
         connection.arrived = message.arrived.min(now);
         connection.received = message.received.min(now);
         connection.input = message.input.to_vec();
-        let id = self.admit(connection);
-        match (message.input.is_empty(), message.cause) {
+        self.admit(connection)
+    }
+
+    fn go_on_with(&mut self, py: Python<'_>, id: Id, cause: Cause) -> Accepted {
+        let is_empty = self.connections[id.place()].input.is_empty();
+        match (is_empty, cause) {
             (false, _) => self.resume(py, id),
             (true, Cause::Busy | Cause::Balance) => self.serve(py, id, EpollFlags::EPOLLIN),
             // It was idle.

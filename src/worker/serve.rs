@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use super::body::{Body, Failure, Progress, Received, Storage};
 use super::connection::Phase;
-use super::floor::Lent;
+use super::floor::{Lent, Page};
 use super::outlet::{Outlet, Verdict};
 use super::{BODIES_IN_MEMORY, Id, LINGER, Leave, READ, TURN, Worker, order};
 use crate::access::Ending;
@@ -649,20 +649,11 @@ impl Worker<'_> {
 }
 
 /// What a client gets whose request does not come to an end.
-const LATE: u16 = 504;
+pub(super) const LATE: u16 = 504;
 
-/// The same, head and body. Without a date, which a 5xx need not have (RFC 9110 §6.6.1): it is made before.
-pub(super) fn late_response(application: &Application) -> [Vec<u8>; 2] {
-    let (form, page) = application.pages().page(LATE, None);
-    let refused = |method| Refused {
-        status: LATE,
-        method,
-        form,
-        page: &page,
-    };
-    let mut head = Vec::new();
-    response::write_refusal(&mut head, refused(Method::Head), None, Some(b"rswsgi"));
-    [head, page]
+pub(super) fn late_page(application: &Application) -> Page {
+    let (form, text) = application.pages().page(LATE, None);
+    Page { form, text }
 }
 
 /// The first line of a head for the log: printable, and not all of it.

@@ -28,6 +28,9 @@ use nix::sys::socket::{Shutdown, shutdown};
 use super::ferry::Passage;
 use super::floor::{Floor, Places, Run};
 use super::gathering::{MOST_DELAY, Need};
+use super::serve::LATE;
+use crate::http::DateCache;
+use crate::http::response::{self, Method, Refused};
 use crate::log;
 use crate::python;
 use crate::relay::Cause;
@@ -74,7 +77,7 @@ fn control() -> MutexGuard<'static, Control> {
     CONTROL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes the watcher look now; it is started when it is needed for the first time. False if there is none.
+/// Makes the watcher look now; it is started before the first request. False if there is none.
 #[cold]
 pub fn wake(floor: &'static Floor) -> bool {
     let mut control = control();
@@ -84,6 +87,10 @@ pub fn wake(floor: &'static Floor) -> bool {
     if control.is_paused {
         return false;
     }
+    if floor.is_watched.swap(true, Ordering::Relaxed) {
+        // It could not be started.
+        return false;
+    }
     floor.will_look(0);
     match spawn(floor) {
         Ok(thread) => {
@@ -91,8 +98,10 @@ pub fn wake(floor: &'static Floor) -> bool {
             true
         }
         Err(error) => {
-            // Without it, only the worker's own client waits no longer than before.
-            log::error!("cannot start a thread that watches over connections: {error}");
+            floor.will_look(Nanos::MAX);
+            log::error!(
+                "cannot start the thread that watches over connections, so they wait: {error}"
+            );
             false
         }
     }
@@ -123,6 +132,7 @@ fn end(control: &mut Control) {
         floor.is_over.store(false, Ordering::SeqCst);
         floor.will_poll(false);
         floor.will_look(Nanos::MAX);
+        floor.is_watched.store(false, Ordering::Relaxed);
     }
 }
 
@@ -330,9 +340,13 @@ impl Watcher {
         let Candidate { place, epoch, .. } = candidate;
         let same = places.connections.get(place).filter(|c| c.epoch == epoch);
         match same {
-            // The end of a connection is for the main loop to see.
             Some(connection) if socket::has_bytes(connection.socket()) => {
                 self.floor.ferry(places, place, Cause::Busy, clock::now())
+            }
+            // Its client has gone. In the middle of a request there is more to do about it.
+            Some(connection) if connection.is_idle() => {
+                self.floor.close(places, place);
+                Passage::Left
             }
             _ => Passage::NotYet,
         }
@@ -387,11 +401,22 @@ impl Watcher {
         if !self.floor.silences() {
             return false;
         }
-        let [head, body] = &self.floor.ground.late;
-        let parts = [IoSlice::new(head), IoSlice::new(body)];
-        let parts = if lent.is_head { &parts[..1] } else { &parts };
+        let page = &self.floor.ground.late;
+        let refused = Refused {
+            status: LATE,
+            method: match lent.is_head {
+                true => Method::Head,
+                false => Method::Other,
+            },
+            form: page.form,
+            page: &page.text,
+        };
+        let mut date = DateCache::new();
+        let date = date.render(clock::unix_seconds());
+        let mut bytes = Vec::new();
+        response::write_refusal(&mut bytes, refused, Some(date), Some(b"rswsgi"));
         let socket = connection.socket();
-        let sent = socket::send(socket, parts, Push::Now).unwrap_or_default();
+        let sent = socket::send(socket, &[IoSlice::new(&bytes)], Push::Now).unwrap_or_default();
         self.floor.ground.row.count(Counter::BytesSent, sent as u64);
         let _ = shutdown(socket.as_raw_fd(), Shutdown::Write);
         sent > 0
