@@ -221,17 +221,18 @@ impl Held {
     pub fn release(&mut self, lent: Lent, now: Nanos) {
         let floor = self.floor;
         floor.voice.store(NOBODY, Ordering::Relaxed);
-        floor.run.store(now | 1, Ordering::SeqCst);
-        let looks_late = self.len() > 1 && {
-            let by = now.saturating_add(floor.ground.relay_after);
-            floor.looks_at.load(Ordering::SeqCst) > by
-        };
+        let has_others = self.len() > 1;
         if let Some(places) = &mut self.places {
             places.lent = Some(lent);
         }
         self.places = None;
+        // Only now: the watcher looks once in a run who is here, and needs the lock for it.
+        floor.run.store(now | 1, Ordering::SeqCst);
+        let by = now.saturating_add(floor.ground.relay_after);
+        let looks_late = has_others && floor.looks_at.load(Ordering::SeqCst) > by;
+        // Without siblings somebody is to be there all the same: nobody else hears the last call.
         let is_alone = !floor.is_watched.load(Ordering::Relaxed);
-        if is_alone || looks_late && floor.has_siblings() {
+        if is_alone || (looks_late && floor.has_siblings()) {
             watcher::wake(floor);
         }
     }
