@@ -1,4 +1,5 @@
-//! Where to listen: `unix:/path`, `unix:@name`, `host:port`, `:port`, `[::1]:port`, `fd://N`.
+//! Where to listen: `unix:/path`, `unix:@name`, `host:port`, `:port`, `[::1]:port`, `fd://N`,
+//! `fd://NAME`.
 //!
 //! Only the text is read here: nothing is looked up, resolved or opened. The `Display` text is the
 //! canonical spelling and parses back to the same value.
@@ -44,6 +45,8 @@ pub enum Bind {
     },
     /// A listening socket inherited as this descriptor.
     Fd(i32),
+    /// The sockets that a service manager passes under this name (sd_listen_fds_with_names(3)).
+    Named(String),
 }
 
 impl Bind {
@@ -104,8 +107,11 @@ impl FromStr for Bind {
                 None => unix(rest),
             };
         }
-        if let Some(number) = text.strip_prefix("fd://") {
-            return fd(number);
+        if let Some(rest) = text.strip_prefix("fd://") {
+            return match rest.starts_with(|c: char| c.is_ascii_alphabetic()) {
+                true => named(rest),
+                false => fd(rest),
+            };
         }
         if text.starts_with(['/', '.']) {
             return Err(format!("{text:?} is a path; did you mean \"unix:{text}\"?"));
@@ -165,6 +171,15 @@ fn fd(text: &str) -> Result<Bind, String> {
         ));
     }
     Ok(Bind::Fd(number))
+}
+
+/// What systemd takes for FileDescriptorName=, which is the name of the socket unit where it is not set.
+fn named(name: &str) -> Result<Bind, String> {
+    let fits = |c: char| c.is_ascii_graphic() && !":?&,".contains(c);
+    match name.len() <= 255 && name.chars().all(fits) {
+        true => Ok(Bind::Named(name.to_owned())),
+        false => Err(format!("{name:?} is not the name of a passed socket")),
+    }
 }
 
 fn tcp(text: &str) -> Result<Bind, String> {
@@ -234,6 +249,7 @@ impl fmt::Display for Bind {
             Bind::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
             Bind::Tcp { host, port } => write!(f, "{host}:{port}"),
             Bind::Fd(number) => write!(f, "fd://{number}"),
+            Bind::Named(name) => write!(f, "fd://{name}"),
         }
     }
 }
@@ -281,6 +297,11 @@ mod tests {
             ("[::1]:8000", tcp("::1", 8000)),
             ("[fe80::1%eth0]:80", tcp("fe80::1%eth0", 80)),
             ("fd://3", Bind::Fd(3)),
+            ("fd://web", Bind::Named("web".to_owned())),
+            (
+                "fd://rswsgi@shop.socket",
+                Bind::Named("rswsgi@shop.socket".to_owned()),
+            ),
             ("unix:@my app", Bind::Abstract("my app".to_owned())),
             ("unix:/run/a.sock", unix("/run/a.sock")),
             ("unix:a.sock", unix("a.sock")),
@@ -335,7 +356,9 @@ mod tests {
             "a/b:80",
             "http://a:80",
             "fd://",
-            "fd://x",
+            "fd://a:b",
+            "fd://a b",
+            "fd://\u{e4}",
             "fd://-1",
             "fd://2",
             "fd://99999999999",

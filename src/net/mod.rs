@@ -36,10 +36,70 @@ impl Kept {
     }
 }
 
+/// Puts the sockets that were passed under a name (`fd://web`) into its place: there may be several.
+///
+/// # Errors
+/// [`Exit::Config`] when none was.
+pub fn by_name(named: &[Listen], passed: &[Passed]) -> Result<Vec<Listen>> {
+    let mut found = Vec::new();
+    for listen in named {
+        let Bind::Named(name) = &listen.bind else {
+            found.push(listen.clone());
+            continue;
+        };
+        let is_meant = |socket: &&Passed| socket.label.as_ref() == Some(name);
+        let sockets: Vec<_> = passed.iter().filter(is_meant).collect();
+        if sockets.is_empty() {
+            return Err(not_passed(listen, passed));
+        }
+        found.extend(sockets.into_iter().map(|socket| Listen {
+            bind: Bind::Fd(socket.fd),
+            ..listen.clone()
+        }));
+    }
+    Ok(found)
+}
+
+fn not_passed(listen: &Listen, passed: &[Passed]) -> Error {
+    let labels = passed.iter().filter_map(|socket| socket.label.as_deref());
+    let labels: Vec<&str> = labels.filter(|label| *label != KEPT).collect();
+    let there = match labels.is_empty() {
+        true => "none has a name".to_owned(),
+        false => format!("there are {}", labels.join(", ")),
+    };
+    let message = format!(
+        "cannot listen on {listen}: no socket of this name was passed, {there}; see FileDescriptorName= in \
+         systemd.socket(5)"
+    );
+    Error::new(Exit::Config, message)
+}
+
+/// Who names sockets means these and no others: to the rest clients could connect, and nobody would
+/// ever answer.
+fn check_names(named: &[Listen], binds: &[Listen], passed: &[Passed]) -> Result<()> {
+    if !named.iter().any(|listen| matches!(listen.bind, Bind::Named(_))) {
+        return Ok(());
+    }
+    let is_left = |socket: &&Passed| {
+        let taken = binds.iter().any(|listen| listen.bind == Bind::Fd(socket.fd));
+        !taken && socket.label.as_deref() != Some(KEPT)
+    };
+    match passed.iter().find(is_left) {
+        None => Ok(()),
+        Some(socket) => {
+            let message = format!("{socket} was passed, and no setting names it");
+            Err(Error::new(Exit::Config, message))
+        }
+    }
+}
+
 /// All listeners of an app: the sockets that were passed, then those named; the default address if
 /// there are neither. A socket that is passed as well as named (`fd://3`) is one listener. What was
 /// kept for us and is no longer asked for is closed.
 pub fn open(named: &[Listen], passed: &[Passed], backlog: u32) -> Result<Vec<Listener>> {
+    let binds = by_name(named, passed)?;
+    check_names(named, &binds, passed)?;
+    let named = &binds;
     let mut listeners = Vec::new();
     let mut kept = Kept::default();
     for socket in passed {
@@ -96,6 +156,7 @@ fn bind_or_take(bind: &Bind, backlog: u32, kept: &mut Kept) -> Result<Vec<Listen
         Bind::Abstract(name) => Ok(vec![unix::bind_abstract(name, backlog, kept)?]),
         Bind::Tcp { host, port } => tcp::bind(host, *port, backlog, kept),
         Bind::Fd(fd) => Ok(vec![adopt(&Passed::unnamed(*fd))?]),
+        Bind::Named(_) => Err(not_passed(&bind.clone().into(), &[])),
     }
 }
 
@@ -167,6 +228,39 @@ mod tests {
         let binds = [Bind::Fd(fd).into(), "127.0.0.1:0".parse().unwrap()];
         let listeners = open(&binds, &[Passed::unnamed(fd)], 16).unwrap();
         assert_eq!(listeners.len(), 2);
+    }
+
+    fn labelled(fd: i32, label: &str) -> Passed {
+        Passed {
+            fd,
+            label: Some(label.to_owned()),
+        }
+    }
+
+    #[test]
+    fn sockets_are_found_by_their_name_and_no_other_is_taken() {
+        let listens = |texts: &[&str]| -> Vec<Listen> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let passed = [
+            labelled(inherited(), "web"),
+            labelled(inherited(), "admin"),
+            labelled(inherited(), "web"),
+        ];
+        let web = listens(&["fd://web?proxy-protocol=on"]);
+        let found = by_name(&web, &passed).unwrap();
+        let fds = [passed[0].fd, passed[2].fd].map(|fd| format!("fd://{fd}?proxy-protocol=on"));
+        let shown: Vec<_> = found.iter().map(Listen::to_string).collect();
+        assert_eq!(shown, fds);
+        // The third is left over, and is mentioned.
+        let error = open(&web, &passed, 16).unwrap_err();
+        let text = format!("descriptor {} (admin) was passed, and no setting names it", passed[1].fd);
+        assert_eq!((error.exit(), error.to_string()), (Exit::Config, text));
+        let unknown = by_name(&listens(&["fd://wbe"]), &passed).unwrap_err();
+        let text = unknown.to_string();
+        assert!(text.contains("no socket of this name was passed, there are web, admin, web;"), "{text}");
+        let both = open(&listens(&["fd://web", "fd://admin"]), &passed, 16).unwrap();
+        assert_eq!(both.len(), 3);
     }
 
     #[test]

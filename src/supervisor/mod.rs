@@ -275,13 +275,15 @@ fn serve(
     let control;
     let (host, apps) = match served {
         Served::One(settings) => {
+            let (metrics, passed) = control::claim(&settings.metrics_bind, passed)?;
             let mut listeners = net::open(&settings.bind, &passed, settings.backlog)?;
             service.keep(&mut listeners);
-            control = Control::open(&settings)?;
+            control = Control::open(&settings, &metrics)?;
             (None, vec![App::new(*settings, listeners)])
         }
         Served::Many(host) => {
-            control = Control::open(&host.settings)?;
+            let (metrics, _) = control::claim(&host.settings.metrics_bind, passed)?;
+            control = Control::open(&host.settings, &metrics)?;
             let (host, apps) = hosting::open(*host)?;
             (Some(host), apps)
         }

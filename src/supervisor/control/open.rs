@@ -8,18 +8,36 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use super::{Door, Purpose};
-use crate::config::{Bind, ControlSocket, Settings};
+use crate::config::{Bind, ControlSocket, Listen, Settings};
 use crate::control::{DIRECTORIES, SUFFIX, directories};
 use crate::error::{Error, Exit, Result};
 use crate::log;
-use crate::net;
+use crate::net::{self, Passed};
 
 /// Connections that may wait.
 const BACKLOG: u32 = 64;
 
-pub fn open(settings: &Settings, env: impl Fn(&str) -> Option<OsString>) -> Result<Vec<Door>> {
+/// The addresses for metrics, and the passed sockets that they leave to the app.
+///
+/// # Errors
+/// One is named that was not passed.
+pub fn claim(metrics: &[Bind], passed: Vec<Passed>) -> Result<(Vec<Bind>, Vec<Passed>)> {
+    let named: Vec<Listen> = metrics.iter().cloned().map(Listen::from).collect();
+    let found = net::by_name(&named, &passed)?.into_iter();
+    let metrics: Vec<Bind> = found.map(|listen| listen.bind).collect();
+    let mut left = passed;
+    left.retain(|socket| !metrics.contains(&Bind::Fd(socket.fd)));
+    Ok((metrics, left))
+}
+
+/// `metrics`: the addresses of `--metrics-bind`, as [`claim`] has found them.
+pub fn open(
+    settings: &Settings,
+    metrics: &[Bind],
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Result<Vec<Door>> {
     let mut doors: Vec<Door> = control(settings, env)?.into_iter().collect();
-    for address in &settings.metrics_bind {
+    for address in metrics {
         let listeners = net::bind(address, BACKLOG)?;
         doors.extend(
             listeners
