@@ -1,14 +1,16 @@
 //! What a service manager sees: signs of life, time limits, kept sockets, an exit when idle.
 
-use crate::support::{Server, only_rswsgi, wait_until};
+use crate::support::server::Address;
+use crate::support::{Client, Control, PATIENCE, Running, Server, only_rswsgi, skip, wait_until};
 use nix::cmsg_space;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn ours() -> bool {
     only_rswsgi("what a service manager is told")
@@ -160,5 +162,262 @@ fn who_binds_its_sockets_itself_never_leaves() {
     let server = server.bind(&format!("unix:{}", path.display())).start();
     server.log.wait_for("--exit-idle is ignored");
     UnixStream::connect(&path).expect("it serves");
+    server.finish();
+}
+
+/// Waits until no sign of life has come for a time in which there would be ten.
+#[track_caller]
+fn wait_silent(server: &Running) {
+    let deadline = Instant::now() + PATIENCE;
+    let mut last = Instant::now();
+    while last.elapsed() < Duration::from_secs(2) {
+        assert!(Instant::now() < deadline, "signs of life go on");
+        let message = server.notification_within(Duration::from_millis(500));
+        if message.is_some_and(|lines| lines.contains(&"WATCHDOG=1".to_owned())) {
+            last = Instant::now();
+        }
+    }
+}
+
+#[test]
+fn there_is_no_sign_of_life_while_no_worker_takes_connections() {
+    if !ours() {
+        return;
+    }
+    for unix in [false, true] {
+        let server = Server::new().app("procs").env("WATCHDOG_USEC", "400000");
+        let server = if unix { server.unix() } else { server.tcp() }.start();
+        let (master, worker) = (server.master(), server.workers()[0]);
+        let mut control = Control::of(&server, "procs");
+        wait_until("an idle worker", || {
+            (control.app()["pool"]["idle"] == 1).then_some(())
+        });
+        for process in [master, worker] {
+            process.signal(Signal::SIGSTOP);
+        }
+        let mut client = server.connect();
+        client.send("GET /pid HTTP/1.1\r\nHost: test\r\n\r\n");
+        wait_silent(&server);
+        for process in [master, worker] {
+            process.signal(Signal::SIGCONT);
+        }
+        client.response().assert_status(200);
+        server.wait_notified("WATCHDOG=1");
+        server.finish();
+    }
+}
+
+#[test]
+fn there_is_no_sign_of_life_while_all_workers_are_stuck_for_good() {
+    if !ours() {
+        return;
+    }
+    let server = Server::new()
+        .app("procs")
+        .env("WATCHDOG_USEC", "400000")
+        .arg("--request-timeout", "200ms")
+        .arg("--kill-timeout", "100ms")
+        .start();
+    let master = server.master();
+    let gate = server.gate("gate");
+    // Its master would have done something about it.
+    master.signal(Signal::SIGSTOP);
+    let mut client = server.connect();
+    client.send("GET /wait HTTP/1.1\r\nHost: test\r\n\r\n");
+    wait_silent(&server);
+    gate.open();
+    client.response().assert_status(200);
+    server.wait_notified("WATCHDOG=1");
+    master.signal(Signal::SIGCONT);
+    server.finish();
+}
+
+#[test]
+fn the_status_tells_rates() {
+    if !ours() {
+        return;
+    }
+    let server = Server::new().app("procs").workers(2).start();
+    for _ in 0..20 {
+        server.get("/pid").assert_status(200);
+    }
+    loop {
+        let message = server.notification();
+        let status = message.iter().find_map(|line| line.strip_prefix("STATUS="));
+        let Some((what, rest)) = status.and_then(|status| status.split_once(" requests/s, "))
+        else {
+            continue;
+        };
+        let (said, rate) = what.split_once(": ").expect("what it serves");
+        assert_eq!(said, "serving procs (generation 1)");
+        let rate: f64 = rate.parse().expect("a number");
+        assert!(rate > 0.0 && rate <= 20.0, "{rate}");
+        assert_eq!(rest, "0 of 2 workers busy");
+        break;
+    }
+    server.finish();
+}
+
+#[test]
+fn passed_sockets_are_found_by_their_names() {
+    if !ours() {
+        return;
+    }
+    let server = Server::new()
+        .app("procs")
+        .tcp()
+        .unix()
+        .env("LISTEN_FDNAMES", "statistics:web")
+        .arg("--bind", "fd://web")
+        .arg("--metrics-bind", "fd://statistics")
+        .start();
+    let ask = |listener: usize, path: &str| {
+        let mut client = server.connect_to(listener);
+        client.send(format!(
+            "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+        ));
+        client.response()
+    };
+    let page = ask(0, "/metrics");
+    page.assert_status(200);
+    assert!(page.text().contains("rswsgi_"), "{}", page.text());
+    ask(1, "/pid").assert_status(200);
+    assert!(server.log.text().contains("serving procs on unix:"));
+    server.finish();
+}
+
+#[test]
+fn a_name_that_was_not_passed_and_a_socket_that_nobody_names_are_mistakes() {
+    if !ours() {
+        return;
+    }
+    for (bind, message) in [
+        (
+            "fd://wbe",
+            "cannot listen on fd://wbe: no socket of this name was passed, there are web, admin; see",
+        ),
+        (
+            "fd://web",
+            "descriptor 4 (admin) was passed, and no setting names it",
+        ),
+    ] {
+        let finished = Server::new()
+            .app("procs")
+            .tcp()
+            .unix()
+            .env("LISTEN_FDNAMES", "web:admin")
+            .arg("--bind", bind)
+            .run();
+        finished.assert_status(78);
+        finished.assert_says_once(message);
+    }
+}
+
+#[test]
+fn the_file_of_a_passed_socket_stays_as_it_is() {
+    if !ours() {
+        return;
+    }
+    let server = Server::new().app("procs").unix();
+    let path = server.dir().join("passed.sock");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o606)).expect("it is ours");
+    let facts = || {
+        let found = std::fs::symlink_metadata(&path).expect("it is there");
+        (
+            found.ino(),
+            found.mode(),
+            found.uid(),
+            found.gid(),
+            found.ctime_nsec(),
+        )
+    };
+    let before = facts();
+    let server = server.start();
+    server.get("/pid").assert_status(200);
+    server.signal(Signal::SIGHUP);
+    server.log.wait_for("generation 2, ");
+    assert_eq!(facts(), before);
+    let mut server = server;
+    server.signal(Signal::SIGTERM);
+    server.wait_exit();
+    assert_eq!(facts(), before);
+    server.finish();
+}
+
+/// What starts a program for the first connection, as systemd does for a socket unit.
+fn activated(server: Server, options: &[&str]) -> Option<(Running, Address)> {
+    const ACTIVATE: &str = "systemd-socket-activate";
+    let there = std::process::Command::new(ACTIVATE)
+        .arg("--version")
+        .output();
+    if there.is_err() {
+        skip("there is no systemd-socket-activate");
+        return None;
+    }
+    let path = server.dir().join("own").join("activated.sock");
+    std::fs::create_dir(server.dir().join("own")).expect("make a directory");
+    let listen = format!("--listen={}", path.display());
+    let mut command = vec![ACTIVATE, &listen];
+    command.extend(options);
+    // It passes few variables on by itself.
+    let variables = [
+        "PYTHONPATH",
+        "PYTHONDONTWRITEBYTECODE",
+        "UNDER_TEST_DIR",
+        "NOTIFY_SOCKET",
+        "RUNTIME_DIRECTORY",
+    ];
+    let variables = variables.map(|name| format!("--setenv={name}"));
+    command.extend(variables.iter().map(String::as_str));
+    let server = server.within(&command).spawn();
+    let address = Address::Unix(path);
+    Some((server, address))
+}
+
+#[track_caller]
+fn connect(address: &Address) -> Client {
+    wait_until("somebody who listens", || Client::try_connect(address).ok())
+}
+
+#[test]
+fn socket_activation_as_systemd_does_it() {
+    if !ours() {
+        return;
+    }
+    let server = Server::new().app("procs").bind("fd://web");
+    let Some((server, address)) = activated(server, &["--fdname=web"]) else {
+        return;
+    };
+    let mut client = connect(&address);
+    client.get("/pid").assert_status(200);
+    server.log.wait_for("serving procs on unix:");
+    drop(client);
+    let Address::Unix(path) = &address else {
+        panic!("{address:?}");
+    };
+    let mut server = server;
+    server.signal(Signal::SIGTERM);
+    server.wait_exit();
+    assert!(path.exists(), "it was removed");
+    server.finish();
+}
+
+#[test]
+fn a_connection_in_place_of_a_listener_is_refused_with_the_reason() {
+    if !ours() {
+        return;
+    }
+    let server = Server::new().app("procs").bind("fd://3");
+    let Some((mut server, address)) = activated(server, &["--accept"]) else {
+        return;
+    };
+    let mut client = connect(&address);
+    server
+        .log
+        .wait_for("it is a connection, not a listening socket; the socket unit needs Accept=no");
+    client.expect_end();
+    server.signal(Signal::SIGKILL);
+    server.wait_exit();
+    server.expect_error("it is a connection, not a listening socket");
     server.finish();
 }

@@ -278,6 +278,109 @@ fn a_restart_refuses_no_connection_to_sockets_of_our_own() {
 }
 
 #[test]
+fn a_slow_import_and_a_slow_stop_get_the_time_that_rswsgi_gives_them() {
+    run(r#"
+        drop_in rswsgi@shop.service TimeoutStartSec=1 TimeoutStopSec=1
+        cat >>/srv/shop/shop.py <<APP
+import time
+time.sleep(3)
+fast = application
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/slow":
+        open("/var/lib/rswsgi/shop/running", "w").close()
+        time.sleep(3)
+    return fast(environ, start_response)
+APP
+        systemctl start rswsgi@shop.socket
+        systemctl start rswsgi@shop.service || fail "the import was not waited for"
+        ask /run/rswsgi/shop.sock | grep -q '^one ' || fail "no answer"
+        curl -sS --unix-socket /run/rswsgi/shop.sock http://shop/slow >/tmp/slow & slow=$!
+        eventually test -e /var/lib/rswsgi/shop/running
+        systemctl stop rswsgi@shop.service || fail stop
+        wait $slow || fail "the request was cut off"
+        grep -q '^one ' /tmp/slow || fail "answer: $(cat /tmp/slow)"
+        [ "$(systemctl show --property Result --value rswsgi@shop.service)" = success ] || fail result
+    "#);
+}
+
+#[test]
+fn a_service_that_nobody_asks_leaves_and_comes_back_with_the_next_connection() {
+    run(r#"
+        echo 'exit-idle = "1s"' >>/etc/rswsgi/shop.toml
+        systemctl start rswsgi@shop.socket || fail start
+        for round in one two; do
+            publish $round
+            ask /run/rswsgi/shop.sock | grep -q "^$round " || fail "no answer in round $round"
+            eventually sh -c '[ "$(systemctl is-active rswsgi@shop.service)" = inactive ]'
+            [ "$(systemctl show --property Result --value rswsgi@shop.service)" = success ] || fail result
+        done
+        systemctl is-active --quiet rswsgi@shop.socket || fail "the socket is gone"
+    "#);
+}
+
+#[test]
+fn a_kill_under_load_costs_only_what_was_running() {
+    run(r#"
+        drop_in rswsgi@shop.service RestartSec=0
+        systemctl start rswsgi@shop.socket rswsgi@shop.service || fail start
+        touch /tmp/go
+        load() {
+            while [ -e /tmp/go ]; do
+                curl -sS --max-time 20 --unix-socket /run/rswsgi/shop.sock http://shop/ \
+                    >>/tmp/answers.$1 2>/dev/null || echo $? >>/tmp/errors.$1
+                echo >>/tmp/answers.$1
+            done
+        }
+        answers() { cat /tmp/answers.* | grep -c '^one '; }
+        load 1 & first=$!
+        load 2 & second=$!
+        for round in 1 2 3; do
+            eventually systemctl is-active rswsgi@shop.service
+            eventually test -s /tmp/answers.1 -a -s /tmp/answers.2
+            main=$(pid rswsgi@shop.service)
+            kill -KILL "$main"
+            eventually sh -c "! kill -0 $main"
+            before=$(answers)
+            for _ in $(seq 150); do
+                [ "$(answers)" -gt $((before + 10)) ] && break
+                sleep 0.1
+            done
+            [ "$(answers)" -gt $((before + 10)) ] || fail "nobody serves after kill $round"
+        done
+        rm /tmp/go
+        wait $first $second
+        # Of each client at most the request that ran in each round; none was refused (7).
+        for client in 1 2; do
+            touch /tmp/errors.$client
+            [ "$(wc -l </tmp/errors.$client)" -le 3 ] || fail "lost: $(cat /tmp/errors.$client)"
+            grep -qx 7 /tmp/errors.$client && fail "a connection was refused"
+        done
+        [ "$(systemctl show --property NRestarts --value rswsgi@shop.service)" = 3 ] || fail restarts
+        eventually sh -c 'journalctl --quiet --unit rswsgi@shop.service | grep -q "the supervisor is gone"'
+        systemctl stop rswsgi@shop.socket rswsgi@shop.service || fail stop
+        pgrep --full "rswsgi: " && fail "processes are left"
+        true
+    "#);
+}
+
+#[test]
+fn sockets_of_units_are_told_apart_by_their_names() {
+    run(r#"
+        cat >/etc/systemd/system/statistics.socket <<UNIT
+[Socket]
+ListenStream=/run/statistics.sock
+FileDescriptorName=statistics
+Service=rswsgi@shop.service
+UNIT
+        printf 'bind = ["fd://rswsgi@shop.socket"]\nmetrics-bind = ["fd://statistics"]\n' >>/etc/rswsgi/shop.toml
+        drop_in rswsgi@shop.service Sockets=statistics.socket Sockets=rswsgi@shop.socket
+        systemctl start rswsgi@shop.socket statistics.socket || fail start
+        ask /run/rswsgi/shop.sock | grep -q '^one ' || fail "no answer"
+        curl -sS --unix-socket /run/statistics.sock http://shop/metrics | grep -q ^rswsgi_ || fail "no metrics"
+    "#);
+}
+
+#[test]
 fn the_units_are_in_order_and_exposed_as_little_as_the_readme_says() {
     let Some(said) = run(r#"
         for unit in rswsgi.service rswsgi.socket rswsgi@shop.service rswsgi@shop.socket; do

@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::adopt::{Passed, adopt, listener};
 use crate::config::ProxyProtocol;
 use crate::error::{Error, Exit, Result};
+use crate::sys::diag::Diag;
+use crate::sys::socket::{Backlog, tcp_backlog};
 
 /// A stream socket in the listening state, non-blocking and close-on-exec. Dropping it removes the
 /// socket file it was bound to, if that is still the same file.
@@ -85,6 +87,16 @@ impl Listener {
             file,
             origin: Origin::Bound,
             proxy_protocol: ProxyProtocol::Off,
+        }
+    }
+
+    /// Connections that wait to be accepted, where the kernel tells.
+    pub fn backlog(&self, diag: Option<&Diag>) -> Option<Backlog> {
+        match self.kind {
+            Kind::Tcp { .. } => tcp_backlog(self.as_fd()),
+            Kind::Unix { .. } | Kind::UnixAbstract { .. } => {
+                diag.and_then(|diag| diag.unix_backlog(self.as_fd()).ok())
+            }
         }
     }
 

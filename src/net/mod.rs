@@ -77,11 +77,16 @@ fn not_passed(listen: &Listen, passed: &[Passed]) -> Error {
 /// Who names sockets means these and no others: to the rest clients could connect, and nobody would
 /// ever answer.
 fn check_names(named: &[Listen], binds: &[Listen], passed: &[Passed]) -> Result<()> {
-    if !named.iter().any(|listen| matches!(listen.bind, Bind::Named(_))) {
+    if !named
+        .iter()
+        .any(|listen| matches!(listen.bind, Bind::Named(_)))
+    {
         return Ok(());
     }
     let is_left = |socket: &&Passed| {
-        let taken = binds.iter().any(|listen| listen.bind == Bind::Fd(socket.fd));
+        let taken = binds
+            .iter()
+            .any(|listen| listen.bind == Bind::Fd(socket.fd));
         !taken && socket.label.as_deref() != Some(KEPT)
     };
     match passed.iter().find(is_left) {
@@ -254,11 +259,17 @@ mod tests {
         assert_eq!(shown, fds);
         // The third is left over, and is mentioned.
         let error = open(&web, &passed, 16).unwrap_err();
-        let text = format!("descriptor {} (admin) was passed, and no setting names it", passed[1].fd);
+        let text = format!(
+            "descriptor {} (admin) was passed, and no setting names it",
+            passed[1].fd
+        );
         assert_eq!((error.exit(), error.to_string()), (Exit::Config, text));
         let unknown = by_name(&listens(&["fd://wbe"]), &passed).unwrap_err();
         let text = unknown.to_string();
-        assert!(text.contains("no socket of this name was passed, there are web, admin, web;"), "{text}");
+        assert!(
+            text.contains("no socket of this name was passed, there are web, admin, web;"),
+            "{text}"
+        );
         let both = open(&listens(&["fd://web", "fd://admin"]), &passed, 16).unwrap();
         assert_eq!(both.len(), 3);
     }

@@ -11,6 +11,7 @@ use super::hand_over::{AppState, GenerationState, HandedStage, RelayState, take}
 use super::hosting::{Presence, Story};
 use super::logs::Logs;
 use super::output::Output;
+use super::progress::Progress;
 use super::record::{LastReload, Tally};
 use crate::config::{Settings, Target, Workers, show_duration};
 use crate::error::{Error, Exit, Result};
@@ -60,6 +61,7 @@ pub struct App {
     pub story: Story,
     /// One line for the service manager.
     pub status: String,
+    progress: Progress,
 }
 
 /// A generation that has ended or could not be started.
@@ -74,9 +76,6 @@ struct Gone {
     /// It could not even be started.
     error: Option<Error>,
 }
-
-/// What a stuck worker gets beyond its time limits before it counts as lost: its master kills it first.
-const PATIENCE: Nanos = 5 * SECOND;
 
 /// Reports taken from one master per wake-up: one that never stops talking keeps nobody waiting.
 const REPORTS: usize = 8;
@@ -103,6 +102,7 @@ impl App {
             sampled: None,
             remains: Vec::new(),
             status: String::new(),
+            progress: Progress::default(),
         }
     }
 
@@ -223,6 +223,7 @@ impl App {
             presence: Presence::of(&settings),
             story: Story::default(),
             status,
+            progress: Progress::default(),
             settings,
         })
     }
@@ -395,17 +396,13 @@ impl App {
     }
 
     /// Whether some worker could serve, or soon will: what a service manager's watchdog is told.
-    pub fn is_well(&self, now: Nanos) -> bool {
-        let Some(generation) = self.serving() else {
+    pub fn is_well(&mut self, now: Nanos) -> bool {
+        let serving = self.plan.serving();
+        let Some(generation) = self.generations.iter().find(|g| Some(g.number) == serving) else {
             // What starts has its own time limit, and what is to be started again its delay.
             return true;
         };
-        let patience = nanos(generation.settings.limits.kill_timeout) + PATIENCE;
-        generation.scoreboard.rows().iter().any(|row| {
-            let late = row.deadline() < now.saturating_sub(patience);
-            let runs = row.request_since().is_some() && row.state() != State::Writing;
-            row.state() != State::Dead && !(runs && late)
-        })
+        self.progress.look(generation, &self.listeners, now)
     }
 
     /// When it has been idle for `--exit-idle`, if nothing happens before: no connection is open. Only

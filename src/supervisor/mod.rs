@@ -17,6 +17,7 @@ mod logs;
 mod output;
 mod pid_file;
 mod privileges;
+mod progress;
 mod record;
 mod request;
 mod service;
@@ -427,13 +428,7 @@ impl Supervisor {
             }
             self.go_on_upgrading(now);
             self.leave_if_idle(now);
-            let apps = &self.apps;
-            let overview = self.host.as_ref().map(|_| self.overview());
-            self.service.go_on(
-                now,
-                || apps.iter().all(|app| app.is_managed() || app.is_well(now)),
-                || overview.unwrap_or_else(|| join(apps.iter().map(|app| app.activity(now)))),
-            );
+            self.tell_manager(now);
         }
         if failed.is_none() {
             for app in &self.apps {
@@ -611,6 +606,22 @@ impl Supervisor {
         if self.course == Course::Serving && self.idle_until().is_some_and(|until| until <= now) {
             log::info!("stopping: nobody has asked for anything for --exit-idle");
             self.advance(Course::Draining, now);
+        }
+    }
+
+    /// Signs of life, and how much there is to do, when they are due.
+    fn tell_manager(&mut self, now: Nanos) {
+        let due = self.service.due(now);
+        let mut apps = self.apps.iter_mut();
+        if due.sign && apps.all(|app| app.is_managed() || app.is_well(now)) {
+            self.service.sign();
+        }
+        if due.status {
+            let status = match self.host {
+                Some(_) => self.overview(),
+                None => join(self.apps.iter().map(|app| app.activity(now))),
+            };
+            self.service.refresh(&status, now);
         }
     }
 

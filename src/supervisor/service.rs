@@ -108,38 +108,42 @@ impl Service {
         self.status_due = now + STATUS_EVERY;
     }
 
-    /// When [`Service::go_on`] is to be called again.
+    /// When [`Service::due`] is to be called again.
     pub fn wake_at(&self) -> Option<Nanos> {
         self.notifier.as_ref()?;
         let sign = self.watchdog.map(|_| self.sign_due);
         [sign, Some(self.status_due)].into_iter().flatten().min()
     }
 
-    /// What is due. `is_well`: something serves or is on its way to; without it the manager is left
-    /// to wonder, and in the end restarts the service.
-    pub fn go_on(
-        &mut self,
-        now: Nanos,
-        is_well: impl FnOnce() -> bool,
-        status: impl FnOnce() -> String,
-    ) {
+    /// What is due now; it is not due again before its time.
+    pub fn due(&mut self, now: Nanos) -> Due {
         if self.notifier.is_none() {
-            return;
+            return Due::default();
         }
-        if let Some(every) = self.watchdog
-            && now >= self.sign_due
-        {
-            self.sign_due = now + every;
-            if is_well() {
-                self.send("WATCHDOG=1");
+        let sign = match self.watchdog {
+            Some(every) if now >= self.sign_due => {
+                self.sign_due = now + every;
+                true
             }
-        }
-        if now >= self.status_due {
+            _ => false,
+        };
+        let status = now >= self.status_due;
+        if status {
             self.status_due = now + STATUS_EVERY;
-            let status = status();
-            if status != self.told {
-                self.status(Ready::No, &status, now);
-            }
+        }
+        Due { sign, status }
+    }
+
+    /// Something serves or is on its way to. Without this the manager is left to wonder, and in the end
+    /// restarts the service.
+    pub fn sign(&self) {
+        self.send("WATCHDOG=1");
+    }
+
+    /// The status, if it is another one than before.
+    pub fn refresh(&mut self, status: &str, now: Nanos) {
+        if status != self.told {
+            self.status(Ready::No, status, now);
         }
     }
 
@@ -157,6 +161,13 @@ impl Service {
             listener.keep_file();
         }
     }
+}
+
+/// What there is to be told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Due {
+    pub sign: bool,
+    pub status: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,6 +228,6 @@ mod tests {
         let mut service = Service::new(of(&[("WATCHDOG_USEC", "2000000"), ("FDSTORE", "3")]), 7);
         assert_eq!(service.wake_at(), None);
         assert!(!service.keeps);
-        service.go_on(SECOND, || panic!("asked"), || panic!("asked"));
+        assert_eq!(service.due(SECOND), Due::default());
     }
 }

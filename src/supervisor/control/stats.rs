@@ -3,8 +3,6 @@
 
 #![forbid(unsafe_code)]
 
-use std::os::fd::AsFd;
-
 use crate::control::SCHEMA;
 use crate::control::stats::{
     App as AppStats, Bucket, Bytes, Connections, Distribution, Errors, Generation as Shown,
@@ -13,7 +11,7 @@ use crate::control::stats::{
 };
 use crate::http::Refusal;
 use crate::link::VERSION;
-use crate::net::{Kind, Listener};
+use crate::net::Listener;
 use crate::schedule::Stage;
 use crate::scoreboard::{Counter, Durations, Row, State, Totals};
 use crate::supervisor::app::App;
@@ -21,7 +19,6 @@ use crate::supervisor::generation::Generation;
 use crate::supervisor::record::Birth;
 use crate::sys::clock::{Nanos, seconds};
 use crate::sys::diag::Diag;
-use crate::sys::socket::tcp_backlog;
 
 /// What statistics are made of.
 pub struct View<'a> {
@@ -281,12 +278,7 @@ fn distribution(durations: &Durations) -> Distribution {
 }
 
 fn queue(listener: &Listener, diag: Option<&Diag>) -> Queue {
-    let backlog = match listener.kind() {
-        Kind::Tcp { .. } => tcp_backlog(listener.as_fd()),
-        Kind::Unix { .. } | Kind::UnixAbstract { .. } => {
-            diag.and_then(|diag| diag.unix_backlog(listener.as_fd()).ok())
-        }
-    };
+    let backlog = listener.backlog(diag);
     Queue {
         name: listener.name().into(),
         backlog: backlog.map(|backlog| backlog.waiting),

@@ -135,6 +135,16 @@ impl Running {
         text.lines().map(str::to_owned).collect()
     }
 
+    /// The same, unless nothing comes for so long.
+    pub fn notification_within(&self, time: Duration) -> Option<Vec<String>> {
+        let patience = self.notify.set_read_timeout(Some(time));
+        patience.expect("a valid timeout");
+        let mut message = [0; 4096];
+        let length = self.notify.recv(&mut message).ok()?;
+        let text = String::from_utf8_lossy(&message[..length]);
+        Some(text.lines().map(str::to_owned).collect())
+    }
+
     /// What the server has told and nobody has read; a service manager always reads.
     pub fn read_notifications(&self) {
         let waiting = self.notify.set_nonblocking(true);
