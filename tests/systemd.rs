@@ -1,6 +1,7 @@
 //! The units in `systemd/` under a real systemd, booted in namespaces for each test.
 
 mod package;
+mod walk;
 
 use crate::support::{BUILT, module, only_rswsgi, skip};
 use nix::unistd::Uid;
@@ -153,12 +154,24 @@ fn run(scenario: &str) -> Option<String> {
 /// Runs a scenario over this tree.
 #[track_caller]
 fn boot(tree: &Tree, scenario: &str) -> Option<String> {
+    boot_with(tree, scenario, &[])
+}
+
+/// The same without a network but its own, so that all ports are free.
+#[track_caller]
+fn boot_alone(tree: &Tree, scenario: &str) -> Option<String> {
+    boot_with(tree, scenario, &["alone"])
+}
+
+#[track_caller]
+fn boot_with(tree: &Tree, scenario: &str, how: &[&str]) -> Option<String> {
     let script = tree.0.join("scenario.sh");
     fs::write(&script, format!("{PRELUDE}{scenario}")).expect("a file");
     let boot = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/systemd/private.sh");
     let output = Command::new("timeout")
         .args(["--kill-after=10", "120", "bash"])
         .args([&boot, &tree.0, &script])
+        .args(how)
         .output();
     let Output {
         status,
@@ -190,6 +203,17 @@ fn a_connection_starts_the_service_as_its_own_user() {
         [ "$(systemctl show --property Result --value rswsgi@shop.service)" = success ] || fail result
         # The socket still waits for the next one.
         [ "$(ask /run/rswsgi/shop.sock)" = "$answer" ] || fail "second start"
+    "#);
+}
+
+#[test]
+fn the_group_of_a_socket_survives_the_first_start_of_its_service() {
+    run(r#"
+        mkdir -p /etc/systemd/system/rswsgi@shop.socket.d
+        printf '[Socket]\nSocketGroup=www-data\n' >/etc/systemd/system/rswsgi@shop.socket.d/group.conf
+        systemctl daemon-reload
+        systemctl start rswsgi@shop.socket rswsgi@shop.service || fail start
+        [ "$(stat -c %U:%G:%a /run/rswsgi/shop.sock)" = rswsgi:www-data:660 ] || fail "$(ls -l /run/rswsgi)"
     "#);
 }
 

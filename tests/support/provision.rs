@@ -108,6 +108,25 @@ pub fn venv(python: &Python) -> Option<PathBuf> {
     or_skip(made.map_err(|reason| format!("no virtual environment: {reason}")))
 }
 
+/// The packages of `requirements.txt` as files, for Debian's Python on a machine without a network.
+pub fn wheels() -> Option<PathBuf> {
+    let system = PathBuf::from("/usr/bin/python3");
+    let mut hasher = DefaultHasher::new();
+    fs::read(requirements())
+        .expect("tests/apps/requirements.txt is part of the project")
+        .hash(&mut hasher);
+    let made = directory(&format!("wheels-{:016x}", hasher.finish()), |dir| {
+        let venv = dir.join("venv");
+        run(clean(&system).args(["-m", "venv"]).arg(&venv))?;
+        let mut command = clean(&venv.join("bin/pip"));
+        command.args(["download", "--quiet", "--disable-pip-version-check"]);
+        command.arg("--dest").arg(dir.join("files"));
+        run(command.arg("--requirement").arg(requirements()))
+    });
+    let found = made.map(|dir| dir.join("files"));
+    or_skip(found.map_err(|reason| format!("no packages for Python: {reason}")))
+}
+
 fn key(python: &Python) -> u64 {
     let mut hasher = DefaultHasher::new();
     python.path.hash(&mut hasher);
