@@ -154,24 +154,12 @@ fn run(scenario: &str) -> Option<String> {
 /// Runs a scenario over this tree.
 #[track_caller]
 fn boot(tree: &Tree, scenario: &str) -> Option<String> {
-    boot_with(tree, scenario, &[])
-}
-
-/// The same without a network but its own, so that all ports are free.
-#[track_caller]
-fn boot_alone(tree: &Tree, scenario: &str) -> Option<String> {
-    boot_with(tree, scenario, &["alone"])
-}
-
-#[track_caller]
-fn boot_with(tree: &Tree, scenario: &str, how: &[&str]) -> Option<String> {
     let script = tree.0.join("scenario.sh");
     fs::write(&script, format!("{PRELUDE}{scenario}")).expect("a file");
     let boot = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/systemd/private.sh");
     let output = Command::new("timeout")
-        .args(["--kill-after=10", "120", "bash"])
+        .args(["--kill-after=10", "600", "bash"])
         .args([&boot, &tree.0, &script])
-        .args(how)
         .output();
     let Output {
         status,

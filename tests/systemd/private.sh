@@ -2,14 +2,14 @@
 # Boots systemd in namespaces of its own, over a copy-on-write view of this machine's root file
 # system, runs a script beside it, and leaves nothing behind. Needs root.
 #
-#   private.sh TREE SCRIPT [alone]     TREE is laid over the root first; the exit status is that of SCRIPT.
-#                                      71: systemd did not come up. alone: without the machine's network.
+#   private.sh TREE SCRIPT     TREE is laid over the root first; the exit status is that of SCRIPT.
+#                              71: systemd did not come up.
+#
+# Its network is its own: every port is free, and nothing else can be reached.
 set -euo pipefail
 
 tree=$(realpath "$1")
 script=$(realpath "$2")
-net=()
-if [[ ${3:-} == alone ]]; then net=(--net); fi
 stage=$(mktemp -d)
 group=rswsgi-private-$$
 boot=
@@ -77,14 +77,14 @@ INNER
         mkdir "$directory"
         echo "$BASHPID" >"$directory/cgroup.procs"
     done
-    exec unshare --cgroup --mount --uts --ipc "${net[@]}" --propagation private \
+    exec unshare --cgroup --mount --uts --ipc --net --propagation private \
         bash -euo pipefail -c "$lay" lay "$stage" "$tree" "$script"
 ) >"$stage.log" 2>&1 &
 boot=$!
 trap 'clean_up; rm -f "$stage.log"' EXIT
 
 inside() {
-    nsenter --target "$init" --mount --pid --cgroup --uts --ipc "${net[@]}" --root --wd "$@"
+    nsenter --target "$init" --mount --pid --cgroup --uts --ipc --net --root --wd "$@"
 }
 
 state=

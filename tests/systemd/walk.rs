@@ -1,7 +1,7 @@
 //! The page that a newcomer follows, `docs/django.md`: every command of it, in order, on a machine of its
 //! own.
 
-use super::{bare, boot_alone, can_boot};
+use super::{bare, boot, can_boot};
 use crate::packages::deb;
 use crate::support::provision;
 use std::fs;
@@ -82,7 +82,7 @@ fn every_command_of_the_page_works() {
         ));
     }
     scenario.push_str(CHECKS);
-    boot_alone(&tree, &scenario);
+    boot(&tree, &scenario);
 }
 
 /// What the page promises.
