@@ -19,6 +19,7 @@ use crate::link::Order;
 use crate::log;
 use crate::net::Listener;
 use crate::relay::Relay;
+use crate::python::run_signal_handlers;
 use crate::schedule::{Bounds, Pool, Verdict};
 use crate::scoreboard::{Counter, Row, Scoreboard, Size, State};
 use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND, nanos};
@@ -309,10 +310,7 @@ impl Workers {
         let millis = clock::wait_millis(now, until);
         let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
         let _ = py.detach(|| poll(&mut fds, timeout));
-        if let Err(error) = py.check_signals() {
-            let text = crate::python::traceback(py, &error);
-            log::error!("a signal handler of the application raised\n{text}");
-        }
+        run_signal_handlers(py);
         let supervisor = !self.are_orphaned()
             && fds
                 .last()

@@ -17,6 +17,6 @@ pub use call::{call2, has_length_one, iterate, next, references};
 pub use collector::Collector;
 pub use immortal::make_immortal;
 pub use pools::fill_gaps;
-pub use process::{Fork, fork, leave, soon};
+pub use process::{Fork, fork, leave, run_signal_handlers, soon};
 pub use startup::{Failure, ForkHooks, PRINT_STACKS, SOFT_DEADLINE, Startup, Threads, traceback};
 pub use text::{Native, latin1, native};

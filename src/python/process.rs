@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 use nix::unistd::Pid;
 use pyo3::prelude::*;
 
-use super::startup::{Startup, Threads};
+use super::startup::{Startup, Threads, traceback};
+use crate::log;
 use crate::sys::process::exit_now;
 
 pub enum Fork {
@@ -48,4 +49,12 @@ extern "C" fn call(_: *mut c_void) -> c_int {
 pub fn leave(py: Python<'_>, startup: &Startup, threads: Threads, status: i32) -> ! {
     startup.finish(py, threads);
     exit_now(status)
+}
+
+/// Handlers that the application has set with `signal.signal` run now; what they raise is logged.
+pub fn run_signal_handlers(py: Python<'_>) {
+    if let Err(error) = py.check_signals() {
+        let text = traceback(py, &error);
+        log::error!("a signal handler of the application raised\n{text}");
+    }
 }

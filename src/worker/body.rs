@@ -96,15 +96,12 @@ impl Body {
                 })
             }
             Rest::Chunked(decoder) => {
-                let mut stored = Ok(());
+                // A body of tiny chunks is not to cost a write each.
+                let mut data = Vec::with_capacity(input.len());
                 let step = decoder
-                    .decode(input, &mut |data| {
-                        if stored.is_ok() {
-                            stored = store.append(data, storage);
-                        }
-                    })
+                    .decode(input, &mut |piece| data.extend_from_slice(piece))
                     .map_err(Failure::Refused)?;
-                stored.map_err(Failure::Storage)?;
+                store.append(&data, storage).map_err(Failure::Storage)?;
                 Ok(Progress {
                     consumed: step.consumed,
                     done: step.done,

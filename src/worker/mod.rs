@@ -42,7 +42,7 @@ use crate::http;
 use crate::http::forwarded::{Believed, Field};
 use crate::log::{self, Throttle};
 use crate::net::Listener;
-use crate::python::Collector;
+use crate::python::{Collector, run_signal_handlers};
 use crate::relay::{LONGEST, Relay, Traits};
 use crate::scoreboard::{Counter, Row, Scoreboard, State};
 use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND, nanos};
@@ -589,14 +589,6 @@ pub fn try_to_store(settings: &Settings) -> Result<(), (PathBuf, io::Error)> {
     let directory = temp_dir(settings);
     let tried = body::unlinked(&directory);
     tried.map(drop).map_err(|error| (directory, error))
-}
-
-/// Handlers that the application has set with `signal.signal` run now.
-fn run_signal_handlers(py: Python<'_>) {
-    if let Err(error) = py.check_signals() {
-        let text = crate::python::traceback(py, &error);
-        log::error!("a signal handler of the application raised\n{text}");
-    }
 }
 
 fn clock_or(now: Nanos, until: Option<Nanos>) -> Nanos {
