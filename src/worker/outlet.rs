@@ -28,8 +28,10 @@ use crate::wsgi::{Body, End, Start, Unsent, Wire, deadline};
 const COPY: usize = 16 * 1024;
 /// Buffers per `sendmsg(2)`.
 const PARTS: usize = 64;
-/// Bytes per `sendfile(2)`: a fast client does not keep the worker from its other connections.
+/// Bytes per `sendfile(2)`.
 const FILE_PIECE: usize = 4 << 20;
+/// Bytes after which other connections have their turn, however fast the client takes more.
+const TURN: usize = 4 << 20;
 
 /// Bytes that wait for the socket.
 enum Segment {
@@ -286,7 +288,10 @@ impl Outlet {
 
     /// Sends from the queue until it is empty or the socket takes no more.
     fn push(&mut self, py: Python<'_>) -> Result<(), Gone> {
-        while let Some(front) = self.queue.front_mut() {
+        let mut turn = 0;
+        while let Some(front) = self.queue.front_mut()
+            && turn < TURN
+        {
             let taken = match front {
                 Segment::File { file, offset, left } => {
                     let piece = usize::try_from(*left).unwrap_or(FILE_PIECE).min(FILE_PIECE);
@@ -332,6 +337,7 @@ impl Outlet {
                 return Ok(());
             }
             self.sent += taken as u64;
+            turn += taken;
             self.consume(py, taken);
         }
         Ok(())
