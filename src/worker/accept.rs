@@ -25,6 +25,12 @@ const ACCEPT_PAUSE: Nanos = SECOND;
 /// Between two connections that are asked how long they have waited.
 const WAIT_SAMPLE: Nanos = MILLISECOND;
 
+/// A connection that has been idle for less may have its next request on the way.
+const QUIET: Nanos = 100 * MILLISECOND;
+
+/// Idle connections that are looked at to find one without a request.
+const VACATE_TRIES: usize = 8;
+
 /// Connections per listener that a worker takes which drains: more than one may have come in the
 /// moment that it took to wake up.
 const LAST_ACCEPTS: usize = 4;
@@ -35,7 +41,7 @@ pub(super) enum Accepting {
     /// The worker has not been told to serve.
     NotYet,
     Yes,
-    /// All connections are in use.
+    /// All connections are in use, and somebody waits for one.
     Full,
     /// The system has no descriptors or memory left; until then.
     Paused(Nanos),
@@ -99,7 +105,34 @@ impl Worker<'_> {
             let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
             poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
         };
-        self.listeners.iter().position(waits).map(Door::Listener)
+        let waiting = self.listeners.iter().enumerate().filter(|(_, l)| waits(l));
+        let next = waiting
+            .map(|(index, _)| index)
+            .min_by_key(|at| self.turn(*at));
+        next.map(Door::Listener)
+    }
+
+    /// How many listeners have their turn before this one: none is to starve beside one that is always
+    /// ready.
+    fn turn(&self, listener: usize) -> usize {
+        let most = self.listeners.len();
+        (listener + most - 1 - self.last_listener.min(most - 1)) % most
+    }
+
+    /// Which of two doors has its turn first. What comes by the relay has waited before.
+    pub(super) fn first(&self, one: Option<Door>, other: Door) -> Door {
+        match (one, other) {
+            (Some(Door::Relay), _) | (_, Door::Relay) => Door::Relay,
+            (Some(Door::Listener(one)), Door::Listener(other)) => {
+                let next = if self.turn(one) < self.turn(other) {
+                    one
+                } else {
+                    other
+                };
+                Door::Listener(next)
+            }
+            (None, other) => other,
+        }
     }
 
     pub(super) fn listen(&mut self) -> io::Result<()> {
@@ -146,6 +179,7 @@ impl Worker<'_> {
                 return Accepted::Nothing;
             }
         };
+        self.last_listener = listener;
         self.row.count(Counter::Connections, 1);
         if self.now >= self.next_wait {
             self.next_wait = self.now + WAIT_SAMPLE;
@@ -181,11 +215,14 @@ impl Worker<'_> {
             Some(libc::EMFILE) => "; more descriptors are given by --rlimit nofile",
             _ => "",
         };
-        if self.close_oldest_idle() {
+        if self.vacate() {
             if let Allowed::Yes { .. } = self.shortages.ask(self.now) {
                 log::warning!("closing idle connections to accept others: {error}{more}");
             }
             return;
+        }
+        if self.connections.iter().any(|(_, c)| c.is_idle()) {
+            return self.wait_for_place();
         }
         let pause = ACCEPT_PAUSE / SECOND;
         log::error!("cannot accept a connection: {error}; trying again in {pause} s{more}");
@@ -209,12 +246,47 @@ impl Worker<'_> {
         }
     }
 
-    /// An idle connection is worth less than a new one. Whether there was one.
-    pub(super) fn close_oldest_idle(&mut self) -> bool {
+    /// Whether another connection has a place. If not, the worker looks again soon, and until then its
+    /// responses say that their connections end (see [`Worker::may_persist`]).
+    fn has_place(&mut self) -> bool {
+        let most = self.settings.limits.max_connections;
+        if self.connections.len() < most || self.vacate() {
+            return true;
+        }
+        self.wait_for_place();
+        false
+    }
+
+    fn wait_for_place(&mut self) {
+        // It may be us alone that the kernel has woken.
+        let _ = self.nudge.write(1);
+        self.stop_listening(Accepting::Full);
+        self.wake_at(self.now + QUIET);
+    }
+
+    /// An idle connection is worth less than a new one: closes the one that has been idle for longest,
+    /// unless it has not been for long or its next request is there already.
+    pub(super) fn vacate(&mut self) -> bool {
         let idle = self.connections.iter().filter(|(_, c)| c.is_idle());
-        let oldest = idle.min_by_key(|(_, c)| c.deadline);
-        let place = oldest.map(|(place, _)| place);
-        place.inspect(|place| self.close(*place)).is_some()
+        let idle = idle.map(|(place, c)| (self.idle_for(c), place));
+        let mut quiet: Vec<_> = idle.filter(|(time, _)| *time >= QUIET).collect();
+        quiet.sort_unstable_by(|a, b| b.cmp(a));
+        let has_asked =
+            |(_, place): &(Nanos, usize)| socket::has_bytes(self.connections[*place].socket());
+        let vacant = quiet.into_iter().take(VACATE_TRIES);
+        let vacant = vacant.filter(|at| !has_asked(at)).map(|(_, place)| place);
+        let vacant = vacant.take(1).last();
+        vacant.inspect(|place| self.close(*place)).is_some()
+    }
+
+    fn idle_for(&self, connection: &Connection) -> Nanos {
+        let limits = &self.settings.limits;
+        let span = match connection.was_served() {
+            true => limits.keep_alive.unwrap_or_default(),
+            false => limits.head_timeout,
+        };
+        let until = self.now.saturating_add(nanos(span));
+        until.saturating_sub(connection.deadline)
     }
 
     /// Idle siblings are the better place for a new connection while others wait here. But it may
@@ -227,7 +299,9 @@ impl Worker<'_> {
         let listener = match door {
             // It has waited for somebody once before.
             Door::Relay => {
-                self.take_relayed(py);
+                if self.has_place() {
+                    self.take_relayed(py);
+                }
                 return;
             }
             Door::Listener(listener) => listener,
@@ -237,7 +311,8 @@ impl Worker<'_> {
         }
         self.owes_accept = false;
         // Connections that end with their first response need no turn of the loop each.
-        while self.accept(py, listener) == Accepted::Over
+        while self.has_place()
+            && self.accept(py, listener) == Accepted::Over
             && self.accepting == Accepting::Yes
             && self.leave.is_none()
             && self.now.saturating_sub(self.woken) < TURN

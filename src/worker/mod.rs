@@ -201,6 +201,8 @@ pub struct Worker<'a> {
     rest: Rest,
     refusals: Throttle,
     shortages: Throttle,
+    /// Where the last connection came from.
+    last_listener: usize,
     leave: Option<Leave>,
     farewell: Farewell,
 }
@@ -263,6 +265,7 @@ impl<'a> Worker<'a> {
             ),
             refusals: Throttle::new(5),
             shortages: Throttle::new(1),
+            last_listener: 0,
             leave: None,
             farewell: Farewell::Finish,
         };
@@ -306,11 +309,8 @@ impl<'a> Worker<'a> {
                 match event.data() {
                     ORDERS | SIGNAL => {}
                     NUDGE => nudged = true,
-                    // Of several listeners each has its turn: epoll reports them in rotation. What
-                    // comes by the relay has waited before.
                     token => match Door::of(token) {
-                        Some(Door::Relay) => waiting = Some(Door::Relay),
-                        Some(door) => _ = waiting.get_or_insert(door),
+                        Some(door) => waiting = Some(self.first(waiting, door)),
                         None => {
                             ready += 1;
                             self.serve(py, Id(token), event.events());
@@ -547,11 +547,12 @@ impl<'a> Worker<'a> {
     /// Ends what has taken too long and finds the next time to look.
     fn sweep(&mut self, py: Python<'_>) {
         self.next_sweep = Nanos::MAX;
-        if let Accepting::Paused(until) = self.accepting {
-            match until <= self.now {
-                true => self.resume_listening(),
-                false => self.wake_at(until),
-            }
+        match self.accepting {
+            Accepting::Paused(until) if until <= self.now => self.resume_listening(),
+            Accepting::Paused(until) => self.wake_at(until),
+            // Tries for itself, and waits again where there is none.
+            Accepting::Full => self.resume_listening(),
+            Accepting::NotYet | Accepting::Yes | Accepting::Never => {}
         }
         let overdue: Vec<usize> = self
             .connections

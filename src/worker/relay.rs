@@ -4,7 +4,7 @@
 use nix::sys::epoll::EpollFlags;
 use pyo3::prelude::*;
 
-use super::accept::Accepted;
+use super::accept::{Accepted, Accepting};
 use super::connection::{Connection, Phase};
 use super::ferry::Passage;
 use super::outlet::Transport;
@@ -105,9 +105,9 @@ impl Worker<'_> {
         }
     }
 
-    /// Whether a connection may outlive this worker.
+    /// Whether a connection may outlive its request, and this worker.
     pub(super) fn may_persist(&self) -> bool {
-        self.leave.is_none() || self.hands_over()
+        self.accepting != Accepting::Full && (self.leave.is_none() || self.hands_over())
     }
 
     pub(super) fn hands_over(&self) -> bool {
@@ -168,19 +168,11 @@ impl Worker<'_> {
 
     /// A connection that was taken, told apart from all others.
     pub(super) fn admit(&mut self, mut connection: Connection) -> Id {
-        let most = self.settings.limits.max_connections;
-        if self.connections.len() >= most {
-            self.close_oldest_idle();
-        }
         let deadline = connection.deadline;
         self.epoch = self.epoch.wrapping_add(1);
         connection.epoch = self.epoch;
         let place = self.connections.insert(connection);
         self.row.set_connections(self.connections.len());
-        let full = self.connections.len() >= most;
-        if full && !self.connections.iter().any(|(_, c)| c.is_idle()) {
-            self.stop_listening(super::accept::Accepting::Full);
-        }
         if deadline != Nanos::MAX {
             self.wake_at(deadline);
         }

@@ -1,6 +1,7 @@
 //! One worker, more clients than it can serve at once: everybody has a turn. Time is counted in requests.
 
 use super::{hostile, ours, worker};
+use crate::support::Load;
 use crate::support::{Running, wait_until};
 use nix::sys::signal::Signal;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -149,4 +150,16 @@ fn a_new_client_takes_the_descriptor_of_the_longest_idle_one() {
     clients[0].expect_end();
     clients[59].get("/pid").assert_status(200);
     server.finish().assert_says(notice);
+}
+
+#[test]
+fn more_clients_than_places_take_turns_and_lose_no_request() {
+    if !ours() {
+        return;
+    }
+    let server = hostile().arg("--max-connections", "4").app("basic");
+    let server = server.tcp().unix().start();
+    let load = Load::start(&server, 8);
+    load.wait_answers(200);
+    load.finish();
 }
