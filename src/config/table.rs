@@ -358,7 +358,8 @@ pub static SETTINGS: &[Setting] = &[
         kind: Number(1..=1_000_000),
         default: Some("1024"),
         help: "Open connections per worker",
-        long_help: "A worker that has as many accepts no more until one is closed.",
+        long_help: "A worker that has as many makes room for a client that waits: it closes the connection \
+                    that has been idle for longest, or ends one with its next response.",
         ..WORKERS
     },
     Setting {
