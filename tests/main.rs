@@ -30,4 +30,5 @@ mod support;
 mod systemd;
 mod torture;
 mod upgrade;
+mod was;
 mod wsgi;

@@ -47,6 +47,10 @@ pub enum Bind {
     Fd(i32),
     /// The sockets that a service manager passes under this name (sd_listen_fds_with_names(3)).
     Named(String),
+    /// A Unix socket for WAS clients, which pass their connections in messages.
+    Was(Box<Bind>),
+    /// The WAS connection, or the socket that gives them, that this program was started with.
+    WasStandard,
 }
 
 impl Bind {
@@ -63,8 +67,10 @@ impl Bind {
     /// Makes a relative socket path absolute.
     #[must_use]
     pub fn within(mut self, directory: &Path) -> Bind {
-        if let Bind::Unix { path, .. } = &mut self {
-            *path = directory.join(&path);
+        match &mut self {
+            Bind::Unix { path, .. } => *path = directory.join(&path),
+            Bind::Was(bind) => **bind = bind.clone().within(directory),
+            _ => {}
         }
         self
     }
@@ -82,6 +88,7 @@ impl Bind {
         let (length, what) = match self {
             Bind::Unix { path, .. } => (path.as_os_str().len(), "path"),
             Bind::Abstract(name) => (name.len(), "name"),
+            Bind::Was(bind) => return bind.check_length(),
             _ => return Ok(()),
         };
         if length > SOCKET_PATH_LENGTH {
@@ -105,6 +112,15 @@ impl FromStr for Bind {
                 Some("") => Err(format!("{text:?} has no name; example: unix:@myapp")),
                 Some(name) => Ok(Bind::Abstract(name.to_owned())),
                 None => unix(rest),
+            };
+        }
+        if let Some(rest) = text.strip_prefix("was:") {
+            return match rest {
+                "" => Ok(Bind::WasStandard),
+                _ if rest.starts_with('@') => {
+                    Ok(Bind::Was(Box::new(format!("unix:{rest}").parse()?)))
+                }
+                _ => Ok(Bind::Was(Box::new(unix(rest)?))),
             };
         }
         if let Some(rest) = text.strip_prefix("fd://") {
@@ -250,6 +266,11 @@ impl fmt::Display for Bind {
             Bind::Tcp { host, port } => write!(f, "{host}:{port}"),
             Bind::Fd(number) => write!(f, "fd://{number}"),
             Bind::Named(name) => write!(f, "fd://{name}"),
+            Bind::Was(bind) => {
+                let text = bind.to_string();
+                write!(f, "was:{}", text.strip_prefix("unix:").unwrap_or(&text))
+            }
+            Bind::WasStandard => f.write_str("was:"),
         }
     }
 }
@@ -305,6 +326,12 @@ mod tests {
             ("unix:@my app", Bind::Abstract("my app".to_owned())),
             ("unix:/run/a.sock", unix("/run/a.sock")),
             ("unix:a.sock", unix("a.sock")),
+            ("was:/run/a.sock", Bind::Was(Box::new(unix("/run/a.sock")))),
+            (
+                "was:@name",
+                Bind::Was(Box::new(Bind::Abstract("name".to_owned()))),
+            ),
+            ("was:", Bind::WasStandard),
             (
                 "unix:/run/a.sock?mode=660&user=www&group=www-data",
                 Bind::Unix {

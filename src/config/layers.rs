@@ -169,6 +169,13 @@ impl Layers {
         }
     }
 
+    /// Whether the lowest layer has a value for it.
+    pub(super) fn has_default(&self, name: &str) -> bool {
+        let is_lowest = |layer: &&Layer| layer.source == Source::Default;
+        let lowest = self.layers.iter().find(is_lowest);
+        lowest.is_some_and(|layer| layer.last(name).is_some())
+    }
+
     /// Every setting but the actions, in the order of the table.
     pub(super) fn in_force(&self) -> Vec<InForce> {
         let lookup = |setting: &'static Setting| {

@@ -32,7 +32,7 @@ mod value;
 mod workers;
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use apps::{AppFile, Change, Host};
 pub use ask::{Ask, Data, ShowHead};
@@ -122,15 +122,43 @@ pub fn parse(
     args: impl Iterator<Item = OsString>,
     env: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Invocation> {
-    let directory = std::env::current_dir()
-        .map_err(|error| Error::io("cannot determine the working directory", &error))?;
-    parse_in(&directory, args, env)
+    let directory = working_directory()?;
+    parse_in(&directory, args, env, Unnamed::Mistake)
 }
+
+/// The same for a program that a WAS client has started: the application need not be named.
+///
+/// # Errors
+/// Those of [`parse`].
+pub fn parse_for_was(
+    args: impl Iterator<Item = OsString>,
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Result<Invocation> {
+    let directory = working_directory()?;
+    parse_in(&directory, args, env, Unnamed::Was)
+}
+
+fn working_directory() -> Result<PathBuf> {
+    std::env::current_dir()
+        .map_err(|error| Error::io("cannot determine the working directory", &error))
+}
+
+/// What an application that is not named is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unnamed {
+    Mistake,
+    /// Modules that python-was looks for.
+    Was,
+}
+
+/// The modules that are tried, in this order.
+const WAS_MODULES: [&str; 2] = ["app", "wsgi"];
 
 fn parse_in(
     directory: &Path,
     args: impl Iterator<Item = OsString>,
     env: impl Fn(&str) -> Option<OsString>,
+    unnamed: Unnamed,
 ) -> Result<Invocation> {
     if directory.to_str().is_none() {
         let message = format!(
@@ -167,6 +195,10 @@ fn parse_in(
     }
     if layers.switch("print-config")? {
         return Ok(Invocation::Print(example::write(&layers.in_force())));
+    }
+    let is_named = layers.text("target")?.is_some() || layers.text("module")?.is_some();
+    if unnamed == Unnamed::Was && !is_named {
+        layers.set_default("module", WAS_MODULES[0]);
     }
     if let Some(Subcommand::Request { ask, data }) = subcommand {
         let settings = Box::new(settings::resolve(&layers)?);

@@ -33,6 +33,11 @@ pub struct Settings {
     pub name: String,
     /// As named; when empty, the sockets passed by systemd, else [`super::DEFAULT_BIND`].
     pub bind: Vec<Listen>,
+    /// Instead of those of [`super::DEFAULT_BIND`].
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    /// A module to be served when that of `target` cannot be imported.
+    pub fallback_module: Option<String>,
     pub backlog: u32,
     pub workers: Pool,
     pub before_fork: BeforeFork,
@@ -168,6 +173,11 @@ pub(super) fn resolve(layers: &Layers) -> Result<Settings> {
             let listen = text.parse::<Listen>()?.within(layers.base("bind"));
             listen.bind.check_length().map(|()| listen)
         })?,
+        host: layers.text("host")?,
+        port: resolve_port(layers)?,
+        fallback_module: layers
+            .has_default("module")
+            .then(|| super::WAS_MODULES[1].to_owned()),
         backlog: layers.number("backlog")?,
         workers: layers.parsed("workers", str::parse)?,
         before_fork: before_fork::resolve(layers)?,
@@ -205,6 +215,46 @@ pub(super) fn resolve(layers: &Layers) -> Result<Settings> {
     })
 }
 
+fn resolve_port(layers: &Layers) -> Result<Option<u16>> {
+    let read = |text: String| {
+        let port = text.parse::<u16>();
+        port.map_err(|_| format!("{text:?} is not a port between 0 and 65535"))
+    };
+    match layers.text("port")? {
+        None => Ok(None),
+        Some(text) => layers.check("port", read(text)).map(Some),
+    }
+}
+
+impl Settings {
+    /// `--host` and `--port`, as other servers call it.
+    ///
+    /// # Errors
+    /// Why it is no address.
+    pub fn host_and_port(&self) -> Result<Option<Bind>, String> {
+        if self.host.is_none() && self.port.is_none() {
+            return Ok(None);
+        }
+        let host = self.host.as_deref().unwrap_or("127.0.0.1");
+        let port = self.port.unwrap_or(8000);
+        let text = match host.contains(':') && !host.starts_with('[') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        };
+        text.parse().map(Some)
+    }
+}
+
+impl Settings {
+    /// One connection is served by one worker, which nobody could replace.
+    pub fn serve_one_connection(&mut self) {
+        self.workers = Pool::Range(super::Workers { min: 1, max: 1 });
+        self.recycling.max_requests = None;
+        self.recycling.max_age = None;
+        self.recycling.max_memory = None;
+    }
+}
+
 /// The highest layer that names a target in either spelling wins, and may use only one of them.
 fn resolve_target(layers: &Layers) -> Result<Target> {
     for layer in layers.highest_first() {
@@ -217,6 +267,10 @@ fn resolve_target(layers: &Layers) -> Result<Target> {
             (None, None, None) => continue,
             (Some(target), None, None) => ("target", target.parse()),
             (None, Some(module), app) => ("module", Target::new(module, app)),
+            (None, None, Some(_)) if layers.has_default("module") => {
+                let module = layers.text("module")?.unwrap_or_default();
+                ("app", Target::new(&module, app))
+            }
             (None, None, Some(_)) => (
                 "app",
                 Err("needs --module; the target may also be given as MODULE:EXPRESSION".to_owned()),

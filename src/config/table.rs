@@ -271,13 +271,28 @@ pub static SETTINGS: &[Setting] = &[
         kind: List { separator: ',' },
         help: "Address to listen on; repeatable [127.0.0.1:8000]",
         long_help: "HOST:PORT, [IPV6]:PORT, :PORT for every address of the machine, unix:/path for a Unix socket, \
-            unix:@name for an abstract one, fd://N for an inherited listening socket. Sockets passed by systemd \
-            are taken without being named; the default applies when there are none. fd://NAME takes those of this \
+            unix:@name for an abstract one, fd://N for an inherited listening socket, was:/path for a socket of WAS \
+            clients (Remote-WAS), was: for the WAS connection or Multi-WAS socket that this program was started \
+            with. Sockets passed by systemd are taken without being named; the default applies when there are none. fd://NAME takes those of this \
             name (FileDescriptorName=); then all have to be named, here or by --metrics-bind. \
             unix:/path?mode=660&user=U&group=G sets who may connect: by default mode 660 and the user and group of \
             rswsgi, so a web server that runs as another user needs group=www-data (its group) or mode=666. \
             ?proxy-protocol=on demands a header of the PROXY protocol (version 1 or 2) on each connection: the \
             client that it names takes the place of the peer, and who may connect can name anybody.",
+        ..LISTENING
+    },
+    Setting {
+        name: "host",
+        value: "HOST",
+        help: "Host to listen on, where no --bind is given",
+        long_help: "As other servers call it. It means nothing to a server that a WAS client has started.",
+        ..LISTENING
+    },
+    Setting {
+        name: "port",
+        value: "PORT",
+        help: "Port to listen on, where no --bind is given",
+        long_help: "As other servers call it. It means nothing to a server that a WAS client has started.",
         ..LISTENING
     },
     Setting {

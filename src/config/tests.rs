@@ -17,7 +17,7 @@ fn run(args: &[&str], env: &[(&str, &str)]) -> Result<Invocation> {
         let found = env.iter().find(|(key, _)| *key == name);
         found.map(|(_, value)| OsString::from(value))
     };
-    parse_in(Path::new("/srv"), args, find)
+    parse_in(Path::new("/srv"), args, find, Unnamed::Mistake)
 }
 
 fn serve_with(args: &[&str], env: &[(&str, &str)]) -> Settings {
@@ -69,6 +69,8 @@ fn every_setting_reaches_the_settings() {
             (_, "module" | "name" | "log" | "access-log" | "user" | "group" | "control-group") => {
                 "x".to_owned()
             }
+            (_, "host") => "h".to_owned(),
+            (_, "port") => "81".to_owned(),
             (_, "umask") => "027".to_owned(),
             (_, "rlimit") => "core=0".to_owned(),
             (_, "access-log-format") => "json".to_owned(),
@@ -162,7 +164,7 @@ fn a_mistake_in_the_environment_names_the_variable() {
 fn a_variable_that_is_not_text_is_refused() {
     let args = ["rswsgi", "m"].iter().map(OsString::from);
     let env = |name: &str| (name == "RSWSGI_VENV").then(|| OsString::from_vec(vec![b'/', 0xff]));
-    let error = parse_in(Path::new("/srv"), args, env).unwrap_err();
+    let error = parse_in(Path::new("/srv"), args, env, Unnamed::Mistake).unwrap_err();
     assert_eq!(error.exit(), Exit::Config);
     assert!(error.to_string().starts_with("RSWSGI_VENV: "), "{error}");
 }
@@ -522,5 +524,28 @@ fn print_config_needs_no_application() {
     assert!(
         text.lines()
             .all(|line| line.is_empty() || line.starts_with('#'))
+    );
+}
+
+#[test]
+fn started_by_a_was_client_the_application_need_not_be_named() {
+    let parse = |arguments: &[&str]| {
+        let args = ["rswsgi"].iter().chain(arguments).map(OsString::from);
+        match parse_in(Path::new("/srv"), args, |_| None, Unnamed::Was).unwrap() {
+            Invocation::Serve(settings) => settings,
+            other => panic!("{other:?}"),
+        }
+    };
+    let settings = parse(&[]);
+    assert_eq!(settings.target.to_string(), "app");
+    assert_eq!(settings.fallback_module.as_deref(), Some("wsgi"));
+    let settings = parse(&["--app", "handler"]);
+    assert_eq!(settings.target.to_string(), "app:handler");
+    let settings = parse(&["--module", "site", "--host", "::1", "--port", "81"]);
+    assert_eq!(settings.target.to_string(), "site");
+    assert_eq!(settings.fallback_module, None);
+    assert_eq!(
+        settings.host_and_port(),
+        Ok(Some("[::1]:81".parse().unwrap()))
     );
 }

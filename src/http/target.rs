@@ -105,7 +105,7 @@ fn split_query(raw: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
 /// `uri-host [ ":" port ]` (RFC 9110 §7.2). An empty value is valid: a client whose target has no
 /// authority must send it (RFC 9112 §3.2); a port without a host is not (RFC 9110 §4.2.1).
 #[inline]
-pub(super) fn is_host(host: &[u8]) -> bool {
+pub fn is_host(host: &[u8]) -> bool {
     if host.is_empty() {
         return true;
     }

@@ -258,10 +258,19 @@ pub(super) fn load(
         .map(|path| path.to_string_lossy().into_owned())
         .collect();
     let target = &settings.target;
-    startup
+    let expression = target.expression.as_deref();
+    let loaded = startup
         .prepare(py, &directory.to_string_lossy(), &paths)
-        .and_then(|()| startup.load(py, &target.module, target.expression.as_deref()))
-        .map_err(|error| python_failure(py, &error))?
+        .and_then(|()| startup.load(py, &target.module, expression))
+        .map_err(|error| python_failure(py, &error))?;
+    match (loaded, settings.fallback_module.as_deref()) {
+        (Err(failure), Some(fallback)) => startup
+            .load(py, fallback, expression)
+            .map_err(|error| python_failure(py, &error))?
+            // What was looked for first is what is missing.
+            .map_err(|_| failure),
+        (loaded, _) => loaded,
+    }
 }
 
 pub(super) fn system(what: &str, error: &dyn std::fmt::Display) -> Failure {
@@ -289,7 +298,9 @@ pub(super) fn origins(listeners: &[Listener], settings: &Settings) -> Vec<Origin
     }
     let server = |listener: &Listener| match listener.kind() {
         Kind::Tcp { addr } => Some((addr.ip().to_string(), addr.port())),
-        Kind::Unix { .. } | Kind::UnixAbstract { .. } => None,
+        Kind::Unix { .. } | Kind::UnixAbstract { .. } | Kind::WasListener { .. } | Kind::Was(_) => {
+            None
+        }
     };
     listeners.iter().map(|l| origin(server(l))).collect()
 }

@@ -172,6 +172,7 @@ fn run(
         peer: &Peer::new(py, Some(client)),
         deadline: Nanos::MAX,
         id: None,
+        was: None,
     };
     let printer = Printer::new(streams.output, ask.show_head);
     let now = clock::unix_seconds();

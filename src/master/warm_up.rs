@@ -105,6 +105,7 @@ fn ask(
         // --start-timeout is the limit here.
         deadline: clock::Nanos::MAX,
         id: None,
+        was: None,
     };
     let (_, status, outcome) = application.serve(py, asked, Box::new(Void), clock::unix_seconds());
     match outcome {

@@ -105,7 +105,7 @@ pub(super) fn listener(fd: OwnedFd, passed: &Passed) -> Result<Listener> {
     };
     // SockType knows all types but raw ones; either way it is not a stream.
     match getsockopt(&fd, sockopt::SockType) {
-        Ok(SockType::Stream) => {}
+        Ok(SockType::Stream | SockType::SeqPacket) => {}
         Ok(_) | Err(Errno::EINVAL) => return Err(refuse("it is not a stream socket")),
         Err(errno) => return Err(failed(errno)),
     }
@@ -118,6 +118,16 @@ pub(super) fn listener(fd: OwnedFd, passed: &Passed) -> Result<Listener> {
     let kind = kind_of(&fd)
         .map_err(failed)?
         .ok_or_else(|| refuse("it is neither an IP nor a Unix socket"))?;
+    let kind = match (getsockopt(&fd, sockopt::SockType), kind) {
+        (Ok(SockType::SeqPacket), Kind::Unix { path }) => Kind::WasListener {
+            path: path.to_string_lossy().into_owned(),
+        },
+        (Ok(SockType::SeqPacket), Kind::UnixAbstract { name }) => Kind::WasListener {
+            path: format!("@{name}"),
+        },
+        (Ok(SockType::SeqPacket), _) => return Err(refuse("it is not a stream socket")),
+        (_, kind) => kind,
+    };
     set_nonblocking(&fd).map_err(failed)?;
     if let Kind::Tcp { .. } = kind {
         setsockopt(&fd, sockopt::TcpNoDelay, &true).map_err(failed)?;
@@ -155,7 +165,7 @@ pub(super) fn kind_of(fd: &OwnedFd) -> nix::Result<Option<Kind>> {
     })
 }
 
-fn set_nonblocking(fd: &OwnedFd) -> nix::Result<()> {
+pub(super) fn set_nonblocking(fd: &OwnedFd) -> nix::Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
     fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map(drop)
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::adopt::{Passed, adopt, listener};
+use super::was;
 use crate::config::ProxyProtocol;
 use crate::error::{Error, Exit, Result};
 use crate::sys::diag::Diag;
@@ -43,9 +44,33 @@ pub enum Origin {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    Tcp { addr: SocketAddr },
-    Unix { path: PathBuf },
-    UnixAbstract { name: String },
+    Tcp {
+        addr: SocketAddr,
+    },
+    Unix {
+        path: PathBuf,
+    },
+    UnixAbstract {
+        name: String,
+    },
+    /// For WAS clients: of each client comes a socket of the kind [`Door::Multi`].
+    WasListener {
+        path: String,
+    },
+    /// No listener: a socket out of which WAS connections come.
+    Was(Door),
+}
+
+/// Who puts WAS connections into the socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Door {
+    /// The supervisor has put the only one into it.
+    Single,
+    /// The client.
+    Multi,
+    /// The supervisor, for the clients that connect to this path.
+    Remote { path: String },
 }
 
 /// A listener as one process describes it to another that inherits the descriptor.
@@ -74,6 +99,10 @@ impl Kind {
             Kind::Tcp { addr } => format!("http://{addr}"),
             Kind::Unix { path } => format!("unix:{}", path.display()),
             Kind::UnixAbstract { name } => format!("unix:@{name}"),
+            Kind::WasListener { path } => format!("was:{path}"),
+            Kind::Was(Door::Single) => "one WAS connection".into(),
+            Kind::Was(Door::Multi) => "Multi-WAS".into(),
+            Kind::Was(Door::Remote { path }) => format!("was:{path}"),
         }
     }
 }
@@ -94,7 +123,9 @@ impl Listener {
     pub fn backlog(&self, diag: Option<&Diag>) -> Option<Backlog> {
         match self.kind {
             Kind::Tcp { .. } => tcp_backlog(self.as_fd()),
-            Kind::Unix { .. } | Kind::UnixAbstract { .. } => {
+            // Connections wait in it as messages; the kernel does not say how many.
+            Kind::Was(_) => None,
+            Kind::Unix { .. } | Kind::UnixAbstract { .. } | Kind::WasListener { .. } => {
                 diag.and_then(|diag| diag.unix_backlog(self.as_fd()).ok())
             }
         }
@@ -119,8 +150,12 @@ impl Listener {
     /// One that this program has bound in an earlier life, and the service manager has kept.
     pub(super) fn reclaim(&mut self) -> io::Result<()> {
         self.origin = Origin::Bound;
-        if let Kind::Unix { path } = &self.kind {
-            self.file = Some(SocketFile::new(path)?);
+        match &self.kind {
+            Kind::Unix { path } => self.file = Some(SocketFile::new(path)?),
+            Kind::WasListener { path } if !path.starts_with('@') => {
+                self.file = Some(SocketFile::new(Path::new(path))?);
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -132,7 +167,10 @@ impl Listener {
     /// Takes over the listener another process described; the descriptor is inherited. The
     /// description is checked against the socket, the socket file stays the other's.
     pub fn inherit(spec: &ListenerSpec) -> Result<Listener> {
-        adopt(&Passed::unnamed(spec.fd))?.check(spec)
+        match &spec.kind {
+            Kind::Was(door) => was::claim_door(spec.fd, door.clone()),
+            _ => adopt(&Passed::unnamed(spec.fd))?.check(spec),
+        }
     }
 
     fn check(self, spec: &ListenerSpec) -> Result<Listener> {
@@ -166,6 +204,9 @@ impl Listener {
     /// Takes over a duplicate of a listener of the program that this process executed before. The
     /// socket file is not ours before [`Listener::own_file`].
     pub fn resume(handed: &HandedListener, fd: OwnedFd) -> Result<Listener> {
+        if let Kind::Was(door) = &handed.spec.kind {
+            return was::door(fd, door.clone());
+        }
         let mut listener = listener(fd, &Passed::unnamed(handed.spec.fd))?;
         listener.origin = handed.origin;
         listener.check(&handed.spec)
@@ -178,6 +219,16 @@ impl Listener {
     /// Where clients find it, for people: `http://127.0.0.1:8000` or `unix:/run/a.sock`.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Connections that come out of it have three descriptors.
+    pub fn speaks_was(&self) -> bool {
+        matches!(self.kind, Kind::Was(_))
+    }
+
+    /// When its only connection is over, so is the server.
+    pub fn gives_one_only(&self) -> bool {
+        self.kind == Kind::Was(Door::Single)
     }
 
     pub fn kind(&self) -> &Kind {

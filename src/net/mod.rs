@@ -10,14 +10,16 @@ mod adopt;
 mod listener;
 mod tcp;
 mod unix;
+pub mod was;
 
 pub use access::DEFAULT_MODE;
 pub use adopt::{LISTEN_VARIABLES, Passed, adopt, passed};
-pub use listener::{HandedListener, Kind, Listener, ListenerSpec, Origin};
+pub use listener::{Door, HandedListener, Kind, Listener, ListenerSpec, Origin};
 
 use crate::config::{Bind, DEFAULT_BIND, Listen, ProxyProtocol};
 use crate::error::{Error, Exit, Result};
 use access::Access;
+use unix::Protocol;
 
 /// The name under which the service manager keeps listeners of ours over a restart (sd_notify(3),
 /// FDNAME).
@@ -146,22 +148,32 @@ pub fn bind(address: &Bind, backlog: u32) -> Result<Vec<Listener>> {
 
 fn bind_or_take(bind: &Bind, backlog: u32, kept: &mut Kept) -> Result<Vec<Listener>> {
     match bind {
+        Bind::Unix { .. } | Bind::Abstract(_) => {
+            Ok(vec![bind_unix(Protocol::Http, bind, backlog, kept)?])
+        }
+        Bind::Was(bind) => Ok(vec![bind_unix(Protocol::Was, bind, backlog, kept)?]),
+        // Whoever asks for listeners has looked at standard input before.
+        Bind::WasStandard => Ok(Vec::new()),
+        Bind::Tcp { host, port } => tcp::bind(host, *port, backlog, kept),
+        Bind::Fd(fd) => Ok(vec![adopt(&Passed::unnamed(*fd))?]),
+        Bind::Named(_) => Err(not_passed(&bind.clone().into(), &[])),
+    }
+}
+
+fn bind_unix(protocol: Protocol, bind: &Bind, backlog: u32, kept: &mut Kept) -> Result<Listener> {
+    let refuse = |reason: String| Error::new(Exit::Config, format!("cannot bind {bind}: {reason}"));
+    match bind {
         Bind::Unix {
             path,
             mode,
             user,
             group,
         } => {
-            let access =
-                Access::new(*mode, user.as_deref(), group.as_deref()).map_err(|reason| {
-                    Error::new(Exit::Config, format!("cannot bind {bind}: {reason}"))
-                })?;
-            Ok(vec![unix::bind_path(path, &access, backlog, kept)?])
+            let access = Access::new(*mode, user.as_deref(), group.as_deref()).map_err(refuse)?;
+            unix::bind_path_for(protocol, path, &access, backlog, kept)
         }
-        Bind::Abstract(name) => Ok(vec![unix::bind_abstract(name, backlog, kept)?]),
-        Bind::Tcp { host, port } => tcp::bind(host, *port, backlog, kept),
-        Bind::Fd(fd) => Ok(vec![adopt(&Passed::unnamed(*fd))?]),
-        Bind::Named(_) => Err(not_passed(&bind.clone().into(), &[])),
+        Bind::Abstract(name) => unix::bind_abstract_for(protocol, name, backlog, kept),
+        _ => Err(refuse("it is not a Unix socket".into())),
     }
 }
 

@@ -33,16 +33,47 @@ use crate::error::{Error, Exit, Result};
 const LOCK_ATTEMPTS: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-pub(super) fn bind_path(
+/// What is spoken on a socket decides about its type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http,
+    Was,
+}
+
+impl Protocol {
+    fn kind_of_path(self, path: &Path) -> Kind {
+        match self {
+            Protocol::Http => Kind::Unix {
+                path: path.to_owned(),
+            },
+            Protocol::Was => Kind::WasListener {
+                path: path.to_string_lossy().into_owned(),
+            },
+        }
+    }
+
+    fn socket(self) -> nix::Result<OwnedFd> {
+        match self {
+            Protocol::Http => stream_socket(),
+            Protocol::Was => unix_socket(SockType::SeqPacket),
+        }
+    }
+}
+
+#[cfg(test)]
+fn bind_path(path: &Path, access: &Access, backlog: u32, kept: &mut Kept) -> Result<Listener> {
+    bind_path_for(Protocol::Http, path, access, backlog, kept)
+}
+
+pub(super) fn bind_path_for(
+    protocol: Protocol,
     path: &Path,
     access: &Access,
     backlog: u32,
     kept: &mut Kept,
 ) -> Result<Listener> {
     let failed = |errno| refused(path, errno);
-    let kind = Kind::Unix {
-        path: path.to_owned(),
-    };
+    let kind = protocol.kind_of_path(path);
     if let Some(listener) = kept.take(&kind) {
         access.grant(path)?;
         listen(&listener, backlog_of(backlog)).map_err(failed)?;
@@ -52,7 +83,7 @@ pub(super) fn bind_path(
     let _lock = lock(path.parent().unwrap_or(Path::new("/")));
     remove_stale(path, &address)?;
 
-    let fd = stream_socket().map_err(failed)?;
+    let fd = protocol.socket().map_err(failed)?;
     // Linux creates the file with the mode of the socket, less the umask: none, until it is ours.
     fchmod(&fd, Mode::empty()).map_err(failed)?;
     bind(fd.as_raw_fd(), &address).map_err(failed)?;
@@ -65,9 +96,24 @@ pub(super) fn bind_path(
     Ok(listener)
 }
 
-pub(super) fn bind_abstract(name: &str, backlog: u32, kept: &mut Kept) -> Result<Listener> {
-    let kind = Kind::UnixAbstract {
-        name: name.to_owned(),
+#[cfg(test)]
+fn bind_abstract(name: &str, backlog: u32, kept: &mut Kept) -> Result<Listener> {
+    bind_abstract_for(Protocol::Http, name, backlog, kept)
+}
+
+pub(super) fn bind_abstract_for(
+    protocol: Protocol,
+    name: &str,
+    backlog: u32,
+    kept: &mut Kept,
+) -> Result<Listener> {
+    let kind = match protocol {
+        Protocol::Http => Kind::UnixAbstract {
+            name: name.to_owned(),
+        },
+        Protocol::Was => Kind::WasListener {
+            path: format!("@{name}"),
+        },
     };
     let shown = PathBuf::from(format!("@{name}"));
     let failed = |errno| refused(&shown, errno);
@@ -76,15 +122,19 @@ pub(super) fn bind_abstract(name: &str, backlog: u32, kept: &mut Kept) -> Result
         return Ok(listener);
     }
     let address = UnixAddr::new_abstract(name.as_bytes()).map_err(failed)?;
-    let fd = stream_socket().map_err(failed)?;
+    let fd = protocol.socket().map_err(failed)?;
     bind(fd.as_raw_fd(), &address).map_err(failed)?;
     listen(&fd, backlog_of(backlog)).map_err(failed)?;
     Ok(Listener::new(fd, kind, None))
 }
 
 fn stream_socket() -> nix::Result<OwnedFd> {
+    unix_socket(SockType::Stream)
+}
+
+fn unix_socket(kind: SockType) -> nix::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    socket(AddressFamily::Unix, SockType::Stream, flags, None)
+    socket(AddressFamily::Unix, kind, flags, None)
 }
 
 fn lock(directory: &Path) -> Option<Flock<File>> {

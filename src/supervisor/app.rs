@@ -3,7 +3,9 @@
 
 #![forbid(unsafe_code)]
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::poll::PollFd;
 
 use super::Served;
 use super::generation::{self, Answer, Failure, Generation, Said};
@@ -13,6 +15,7 @@ use super::logs::Logs;
 use super::output::Output;
 use super::progress::Progress;
 use super::record::{LastReload, Tally};
+use super::was::Broker;
 use crate::config::{Settings, Target, Workers, show_duration};
 use crate::error::{Error, Exit, Result};
 use crate::link::{Order, Purpose};
@@ -41,6 +44,7 @@ pub struct App {
     /// Of the generation that serves or served last.
     pub settings: Settings,
     pub listeners: Vec<Listener>,
+    was: Broker,
     pub generations: Vec<Generation>,
     /// Between the workers of all generations, from the first one on that wants it.
     relay: Option<Relay>,
@@ -81,12 +85,14 @@ struct Gone {
 const REPORTS: usize = 8;
 
 impl App {
-    pub fn new(settings: Settings, listeners: Vec<Listener>) -> Self {
+    pub fn new(settings: Settings, listeners: Vec<Listener>) -> Result<Self> {
+        let (listeners, was) = Broker::attach(listeners)?;
         let mut plan = Generations::new(first_failure(&settings));
         if settings.presence.on_demand {
             plan.step(Event::Halt, 0);
         }
-        Self {
+        Ok(Self {
+            was,
             presence: Presence::of(&settings),
             story: Story::default(),
             settings,
@@ -103,13 +109,25 @@ impl App {
             remains: Vec::new(),
             status: String::new(),
             progress: Progress::default(),
-        }
+        })
+    }
+
+    /// The same with the door of what this program was started with, and what leads to it.
+    pub fn started_by_client(
+        settings: Settings,
+        mut listeners: Vec<Listener>,
+        (door, entry): (Listener, Option<OwnedFd>),
+    ) -> Result<Self> {
+        listeners.push(door);
+        let mut app = Self::new(settings, listeners)?;
+        app.was.leads_by(entry);
+        Ok(app)
     }
 
     /// For the program that replaces this one; `None` while a generation starts or is about to.
     pub fn hand_over(&self) -> Option<Result<AppState>> {
         let quiet = self.plan.quiet()?;
-        if self.remains.iter().any(Output::holds_up) {
+        if self.remains.iter().any(Output::holds_up) || self.was.holds_up() {
             return None;
         }
         let settings = serde_json::to_value(&self.settings).map_err(|error| {
@@ -140,12 +158,14 @@ impl App {
                 format: FORMAT,
                 ends: relay.ends().map(|end| end.as_raw_fd()),
             }),
+            was: self.was.hand_over(),
         }))
     }
 
     /// The descriptors that are handed over.
     pub fn handed(&self) -> Vec<BorrowedFd<'_>> {
         let mut handed: Vec<_> = self.listeners.iter().map(AsFd::as_fd).collect();
+        handed.extend(self.was.handed());
         for Generation {
             child,
             channel,
@@ -210,6 +230,7 @@ impl App {
         };
         Ok(Self {
             listeners: listeners.collect::<Result<_>>()?,
+            was: Broker::resume(&state.was)?,
             generations: generations.collect::<Result<_>>()?,
             relay,
             candidate: None,
@@ -233,6 +254,7 @@ impl App {
         for (listener, handed) in self.listeners.iter_mut().zip(&state.listeners) {
             listener.own_file(handed);
         }
+        self.was.own_files(&state.was);
     }
 
     /// Starts the first generation.
@@ -314,6 +336,21 @@ impl App {
         }
     }
 
+    /// Whether what it was started for is over.
+    pub fn is_forsaken(&self) -> bool {
+        self.was.is_forsaken(&self.listeners)
+    }
+
+    /// Its only connection cannot be served by anybody else.
+    pub fn serves_one_connection(&self) -> bool {
+        self.listeners.iter().any(Listener::gives_one_only)
+    }
+
+    /// What is to be watched for WAS clients.
+    pub fn brings_was(&self) -> Vec<PollFd<'_>> {
+        self.was.watched(&self.listeners)
+    }
+
     /// Lets what serves finish and leave; a reload serves again.
     pub fn rest(&mut self, now: Nanos) {
         if self.is_managed() {
@@ -337,6 +374,7 @@ impl App {
     }
 
     pub fn drain(&mut self, now: Nanos) {
+        self.was.close(&self.listeners);
         // One that hands its connections over would do so to nobody.
         for generation in &self.generations {
             if self.plan.is_leaving(generation.number) {
@@ -347,6 +385,7 @@ impl App {
     }
 
     pub fn stop(&mut self, now: Nanos) {
+        self.was.close(&self.listeners);
         let _ = self.step(Event::Stop, None, now);
     }
 
@@ -470,6 +509,7 @@ impl App {
 
     /// Takes note of what has happened and does what is due.
     pub fn settle(&mut self, now: Nanos) -> Option<News> {
+        self.was.settle();
         let mut news = None;
         let numbers: Vec<Number> = self.generations.iter().map(|g| g.number).collect();
         for number in numbers {

@@ -22,6 +22,7 @@ use super::control::Purpose;
 use super::output::OutputState;
 use super::pid_file::HandedPidFile;
 use super::record::{Birth, LastReload, Tally};
+use super::was::HandedBroker;
 use crate::error::{Error, Exit, Result};
 use crate::net::HandedListener;
 use crate::sys::clock::Nanos;
@@ -74,6 +75,8 @@ pub struct AppState {
     pub reload: Option<LastReload>,
     #[serde(default)]
     pub relay: Option<RelayState>,
+    #[serde(default)]
+    pub was: HandedBroker,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -184,9 +187,13 @@ impl HandOver {
             app.generations.iter().flat_map(own).collect()
         };
         let relay = |app: &AppState| app.relay.into_iter().flat_map(|relay| relay.ends);
+        let was = |app: &AppState| app.was.descriptors().collect::<Vec<_>>();
         let all = |app| {
             let listeners = listeners(app).into_iter();
-            listeners.chain(generations(app)).chain(relay(app))
+            listeners
+                .chain(generations(app))
+                .chain(relay(app))
+                .chain(was(app))
         };
         let doors = self.doors.iter().map(|door| door.listener.spec.fd);
         let pid_file = self.pid_file.iter().map(|handed| handed.fd);

@@ -22,6 +22,7 @@ mod record;
 mod request;
 mod service;
 mod upgrade;
+mod was;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -33,11 +34,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::config::{self, Invocation, Settings};
+use crate::config::{self, Bind, Invocation, Settings};
 use crate::error::{Error, Exit, Result};
 use crate::link::VERSION;
 use crate::log::{self, Level};
-use crate::net::{self, Passed};
+use crate::net::was::Standard;
+use crate::net::{self, Listener, Passed};
 use crate::sys::clock::{self, Nanos, nanos};
 use crate::sys::process;
 use crate::sys::signal::{self, Inbox};
@@ -119,7 +121,12 @@ fn run(arguments: Vec<OsString>) -> Result<ExitCode> {
 
 /// Reads the settings: at the start, and again for each reload.
 fn configuration(arguments: &[OsString]) -> Result<Invocation> {
-    config::parse(arguments.iter().cloned(), |name| std::env::var_os(name))
+    let variable = |name: &str| std::env::var_os(name);
+    let arguments = arguments.iter().cloned();
+    match net::was::standard() {
+        Standard::Single | Standard::Multi => config::parse_for_was(arguments, variable),
+        Standard::Terminal | Standard::Other => config::parse(arguments, variable),
+    }
 }
 
 /// `println!` would panic when nobody reads.
@@ -259,10 +266,17 @@ fn daemon(arguments: Vec<OsString>, served: Served) -> Result<ExitCode> {
 /// `launch`: who waits for the server to be ready, until it is.
 fn serve(
     arguments: Vec<OsString>,
-    served: Served,
+    mut served: Served,
     passed: Vec<Passed>,
     launch: &mut Option<Launch>,
 ) -> Result<()> {
+    // Before anything is opened or printed: standard output may be a response.
+    let standard = match &mut served {
+        Served::One(settings) => {
+            was::standard(settings, &passed, is_called(&arguments, PYTHON_WAS))?
+        }
+        Served::Many(_) => None,
+    };
     signal::start_clean()
         .map_err(|error| Error::io("cannot reset inherited signal dispositions", &error))?;
     title::release_environment();
@@ -277,10 +291,14 @@ fn serve(
     let (host, apps) = match served {
         Served::One(settings) => {
             let (metrics, passed) = control::claim(&settings.metrics_bind, passed)?;
-            let mut listeners = net::open(&settings.bind, &passed, settings.backlog)?;
+            let mut listeners = listeners(&settings, &passed, standard.is_some())?;
             service.keep(&mut listeners);
             control = Control::open(&settings, &metrics)?;
-            (None, vec![App::new(*settings, listeners)])
+            let app = match standard {
+                Some(door) => App::started_by_client(*settings, listeners, door),
+                None => App::new(*settings, listeners),
+            };
+            (None, vec![app?])
         }
         Served::Many(host) => {
             let (metrics, _) = control::claim(&host.settings.metrics_bind, passed)?;
@@ -321,6 +339,34 @@ fn serve(
         supervisor.tell_status(now);
     }
     supervisor.run(launch)
+}
+
+/// A name of this program under which it speaks WAS and nothing else.
+const PYTHON_WAS: &str = "python-was";
+
+fn is_called(arguments: &[OsString], name: &str) -> bool {
+    let program = arguments.first().map(PathBuf::from);
+    program.is_some_and(|program| program.file_name() == Some(name.as_ref()))
+}
+
+/// `is_served`: by what this program was started with.
+fn listeners(settings: &Settings, passed: &[Passed], is_served: bool) -> Result<Vec<Listener>> {
+    let mut binds = settings.bind.clone();
+    let named = settings.host_and_port();
+    let named = named.map_err(|reason| Error::new(Exit::Config, format!("--host: {reason}")))?;
+    if let Some(named) = named
+        && binds.is_empty()
+    {
+        binds.push(named.into());
+    }
+    let nothing_else = settings
+        .bind
+        .iter()
+        .all(|listen| listen.bind == Bind::WasStandard);
+    match is_served && nothing_else && passed.is_empty() {
+        true => Ok(Vec::new()),
+        false => net::open(&binds, passed, settings.backlog),
+    }
 }
 
 /// Goes on where the program that was executed in this process before left off.
@@ -408,6 +454,7 @@ impl Supervisor {
             news.extend(self.apps.iter_mut().filter_map(|app| app.settle(now)));
             news.extend(self.forget_retired(now));
             news.extend(self.give_turns(now));
+            self.leave_if_forsaken(now);
             for news in news {
                 match news {
                     News::Settled => self.tell_status(now),
@@ -503,6 +550,12 @@ impl Supervisor {
     /// Reads the configuration anew and starts a generation of each of these apps with it; what serves
     /// goes on serving until that one is ready. Whether the configuration could be read.
     fn reload(&mut self, apps: &[usize], now: Nanos) -> (Vec<News>, Result<()>) {
+        if self.apps.iter().any(App::serves_one_connection) {
+            let message = "not reloading: there is one WAS connection only, of a client that starts \
+                another process for the next";
+            log::warning!("{message}");
+            return (Vec::new(), Err(Error::new(Exit::Usage, message)));
+        }
         if self.apps.iter().all(App::has_served) {
             self.notify_reloading(now, "reloading");
         }
@@ -601,6 +654,14 @@ impl Supervisor {
         self.service.enter(Phase::Reloading { within, status }, now);
     }
 
+    /// The WAS client that has started this program has no use for it any more.
+    fn leave_if_forsaken(&mut self, now: Nanos) {
+        if self.course == Course::Serving && self.apps.iter().any(App::is_forsaken) {
+            log::info!("stopping: the WAS client is done");
+            self.advance(Course::Draining, now);
+        }
+    }
+
     /// A service that is started by its sockets need not stay when nobody asks for it.
     fn leave_if_idle(&mut self, now: Nanos) {
         if self.course == Course::Serving && self.idle_until().is_some_and(|until| until <= now) {
@@ -657,6 +718,7 @@ impl Supervisor {
                 fds.push(watch(generation.channel.as_fd()));
             }
         }
+        fds.extend(self.apps.iter().flat_map(App::brings_was));
         let outputs = self.apps.iter().flat_map(App::outputs);
         fds.extend(outputs.flat_map(Output::watched).map(watch));
         fds.extend(self.upgrade.as_ref().and_then(Upgrade::watched));

@@ -15,6 +15,7 @@ pub mod memory;
 pub mod notify;
 pub mod orphan;
 pub mod passing;
+pub mod pipe;
 pub mod poll;
 pub mod privileges;
 pub mod process;

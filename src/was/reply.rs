@@ -29,10 +29,7 @@ impl Content {
     pub fn of(is_head: bool, status: u16, length: Option<u64>) -> Self {
         match (is_head, is_empty(status)) {
             (_, true) => Content::Nothing { length: None },
-            // An application that leaves the body out for HEAD does not tell its length.
-            (true, _) => Content::Nothing {
-                length: length.filter(|length| *length > 0),
-            },
+            (true, _) => Content::Nothing { length },
             (false, _) => Content::Body { length },
         }
     }

@@ -78,6 +78,8 @@ pub struct Session {
     unwanted: bool,
     download: Download,
     sent: u64,
+    /// The client has said STOP before it had all.
+    is_stopped: bool,
 }
 
 impl Default for Session {
@@ -98,6 +100,7 @@ impl Session {
             unwanted: false,
             download: Download::Body { length: Some(0) },
             sent: 0,
+            is_stopped: false,
         }
     }
 
@@ -118,7 +121,7 @@ impl Session {
             let command = Command::of(number);
             if command == Some(Command::Request) && self.phase == Phase::Exchange {
                 // The client counts on our reading what it has announced of the body before.
-                return match self.is_answered() && self.announced.is_some() {
+                return match self.is_answered() && self.upload_length().is_some() {
                     true => Ok(None),
                     false => Err(unexpected),
                 };
@@ -180,6 +183,7 @@ impl Session {
         self.unwanted = false;
         self.download = Download::Fresh;
         self.sent = 0;
+        self.is_stopped = false;
     }
 
     /// A STOP is answered also when the response was over before it came: the client waits for that.
@@ -190,6 +194,7 @@ impl Session {
         let was_over = self.is_answered();
         put_number(out, Command::Premature, self.sent);
         self.download = Download::Premature;
+        self.is_stopped = !was_over;
         (!was_over).then_some(Happened::Stopped)
     }
 
@@ -318,6 +323,11 @@ impl Session {
             put_number(out, Command::Premature, self.sent);
             self.download = Download::Premature;
         }
+    }
+
+    /// The client did not want all of this response.
+    pub fn is_stopped(&self) -> bool {
+        self.is_stopped
     }
 
     /// Whether body bytes may be written.

@@ -105,7 +105,9 @@ impl Worker<'_> {
             let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
             poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
         };
-        let waiting = self.listeners.iter().enumerate().filter(|(_, l)| waits(l));
+        let open = self.listeners.iter().enumerate();
+        let open = open.filter(|(index, _)| self.was.gives(*index));
+        let waiting = open.filter(|(_, listener)| waits(listener));
         let next = waiting
             .map(|(index, _)| index)
             .min_by_key(|at| self.turn(*at));
@@ -136,7 +138,8 @@ impl Worker<'_> {
     }
 
     pub(super) fn listen(&mut self) -> io::Result<()> {
-        for (index, listener) in self.listeners.iter().enumerate() {
+        let open = self.listeners.iter().enumerate();
+        for (index, listener) in open.filter(|(index, _)| self.was.gives(*index)) {
             // EPOLLEXCLUSIVE: a new connection wakes one idle worker, not all of them (epoll_ctl(2)).
             let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
             let event = EpollEvent::new(flags, FIRST_LISTENER + index as u64);
@@ -171,6 +174,9 @@ impl Worker<'_> {
     }
 
     pub(super) fn accept(&mut self, py: Python<'_>, listener: usize) -> Accepted {
+        if self.listeners[listener].speaks_was() {
+            return self.accept_was(py, listener);
+        }
         let (socket, peer) = match socket::accept(self.listeners[listener].as_fd()) {
             Ok(Some(accepted)) => accepted,
             Ok(None) => return Accepted::Nothing,

@@ -132,7 +132,7 @@ impl Worker<'_> {
         }
     }
 
-    fn count_lost(&self, published: Published) {
+    pub(super) fn count_lost(&self, published: Published) {
         if published == Published::Lost {
             self.row.count(Counter::UnloggedRequests, 1);
         }

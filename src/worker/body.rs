@@ -12,6 +12,8 @@ use crate::http::{Chunked, Refusal};
 enum Rest {
     Length(u64),
     Chunked(Chunked),
+    /// The caller knows.
+    Unsaid,
 }
 
 enum Store {
@@ -58,10 +60,23 @@ impl Body {
         Self::new(Rest::Chunked(Chunked::new(limit)))
     }
 
+    /// Of which the caller gives what belongs to it.
+    pub fn open() -> Self {
+        Self::new(Rest::Unsaid)
+    }
+
     fn new(rest: Rest) -> Self {
         Self {
             rest,
             store: Store::Memory(Vec::new()),
+        }
+    }
+
+    /// Bytes so far.
+    pub fn length(&self) -> u64 {
+        match &self.store {
+            Store::Memory(bytes) => bytes.len() as u64,
+            Store::File(_, length) => *length,
         }
     }
 
@@ -93,6 +108,13 @@ impl Body {
                 Ok(Progress {
                     consumed: take,
                     done: *left == 0,
+                })
+            }
+            Rest::Unsaid => {
+                store.append(input, storage).map_err(Failure::Storage)?;
+                Ok(Progress {
+                    consumed: input.len(),
+                    done: false,
                 })
             }
             Rest::Chunked(decoder) => {

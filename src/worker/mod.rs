@@ -20,6 +20,7 @@ mod outlet;
 mod relay;
 mod rest;
 mod serve;
+mod was;
 mod watcher;
 
 pub use watcher::{after_fork, before_fork, call};
@@ -173,6 +174,7 @@ pub struct Worker<'a> {
     orders: Channel,
     signals: Inbox,
     connections: Held,
+    was: was::Lines,
     /// Accepted or taken so far.
     epoch: u32,
     /// Connections with another request in their input, to be served before waiting again.
@@ -245,6 +247,7 @@ impl<'a> Worker<'a> {
             orders: plan.orders,
             signals,
             connections: floor.hold(),
+            was: was::Lines::default(),
             epoch: 0,
             runnable: VecDeque::new(),
             owes_accept: false,
@@ -311,6 +314,10 @@ impl<'a> Worker<'a> {
                     NUDGE => nudged = true,
                     token => match Door::of(token) {
                         Some(door) => waiting = Some(self.first(waiting, door)),
+                        None if was::Lines::is_token(token) => {
+                            ready += 1;
+                            self.serve_was(py, token);
+                        }
                         None => {
                             ready += 1;
                             self.serve(py, Id(token), event.events());
@@ -350,7 +357,7 @@ impl<'a> Worker<'a> {
                 0 => {}
                 _ => self.rest.put_off(self.now),
             }
-            if self.leave == Some(Leave::Drained) && self.connections.is_empty() {
+            if self.leave == Some(Leave::Drained) && self.is_vacant() {
                 return Ok(Leave::Drained);
             }
         }
@@ -360,7 +367,7 @@ impl<'a> Worker<'a> {
     fn wait(&self, py: Python<'_>, events: &mut [EpollEvent]) -> io::Result<usize> {
         let until = match (self.leave, self.next_sweep.min(self.rest.at())) {
             _ if !self.runnable.is_empty() => Some(0),
-            (Some(_), _) if self.connections.is_empty() => Some(0),
+            (Some(_), _) if self.is_vacant() => Some(0),
             (_, Nanos::MAX) => None,
             (_, sweep) => Some(sweep),
         };
@@ -387,6 +394,7 @@ impl<'a> Worker<'a> {
             Received::Message(order) if order == order::SERVE => {
                 if self.accepting == Accepting::NotYet {
                     self.listen()?;
+                    self.look_for_lost_was();
                     self.orders.send(order::LISTENS)?;
                 }
             }
@@ -472,6 +480,7 @@ impl<'a> Worker<'a> {
             };
             connection.deadline = connection.deadline.min(now + grace);
         }
+        self.drain_was();
         self.next_sweep = self.next_sweep.min(now + DRAIN_IDLE);
     }
 
@@ -483,6 +492,15 @@ impl<'a> Worker<'a> {
             },
             None => Farewell::Finish,
         }
+    }
+
+    fn is_vacant(&self) -> bool {
+        self.connections.is_empty() && self.was.len() == 0
+    }
+
+    fn tell_connections(&self) {
+        self.row
+            .set_connections(self.connections.len() + self.was.len());
     }
 
     /// The connection an event or a reminder is about, if it still exists.
@@ -529,7 +547,7 @@ impl<'a> Worker<'a> {
         }
         self.held -= connection.held();
         drop(connection);
-        self.row.set_connections(self.connections.len());
+        self.tell_connections();
         self.listen_if_not_full();
     }
 
@@ -563,7 +581,9 @@ impl<'a> Worker<'a> {
         for id in overdue {
             self.time_out(py, id);
         }
-        if let Some(next) = self.connections.iter().map(|(_, c)| c.deadline).min()
+        self.sweep_was(py);
+        let next = self.connections.iter().map(|(_, c)| c.deadline).min();
+        if let Some(next) = next.into_iter().chain(self.was.next_deadline()).min()
             && next != Nanos::MAX
         {
             self.wake_at(next);

@@ -172,7 +172,7 @@ impl Worker<'_> {
         self.epoch = self.epoch.wrapping_add(1);
         connection.epoch = self.epoch;
         let place = self.connections.insert(connection);
-        self.row.set_connections(self.connections.len());
+        self.tell_connections();
         if deadline != Nanos::MAX {
             self.wake_at(deadline);
         }

@@ -398,6 +398,7 @@ impl Worker<'_> {
             peer: &peer,
             deadline,
             id: self.pen.as_ref().map(|pen| pen.id()),
+            was: None,
         };
         let seconds = self.unix_seconds;
         let lent = Lent {
@@ -458,7 +459,7 @@ impl Worker<'_> {
         (LATE, Outcome::TimedOut(text.into()))
     }
 
-    fn record(&self, line: &[u8], status: u16, outcome: Outcome) {
+    pub(super) fn record(&self, line: &[u8], status: u16, outcome: Outcome) {
         self.row.count_status(status);
         match outcome {
             Outcome::Complete => {}

@@ -12,6 +12,7 @@ use pyo3::types::{PyDict, PyFloat, PyString};
 
 use super::deadline::seconds;
 use super::file::FileWrapper;
+use super::gateway;
 use super::names::NameCache;
 use crate::http::forwarded::{Believed, Forwarded, Sender, is_shown};
 use crate::http::head::environ_worthy;
@@ -19,6 +20,7 @@ use crate::http::target::{percent_decode, split_host};
 use crate::http::{Head, Version};
 use crate::python::latin1;
 use crate::sys::clock::Nanos;
+use crate::was;
 
 use crate::http::Underscores as UnderscoreFields;
 
@@ -72,6 +74,8 @@ pub struct Request<'a> {
     pub deadline: Nanos,
     /// Its name in the access log, where there is one.
     pub id: Option<&'a [u8]>,
+    /// What a WAS client has said beside it.
+    pub was: Option<&'a was::Request>,
 }
 
 /// Keys that every request sets; those it shares with the template stand there too.
@@ -196,6 +200,7 @@ impl Builder {
             peer,
             deadline,
             id,
+            was,
         } = request;
         let (origin, template) = &self.templates[origin];
         let environ = template.bind(py).copy()?;
@@ -304,6 +309,10 @@ impl Builder {
             // RFC 9112 §3.2.2: the authority of an absolute-form target replaces the Host field; so does
             // what a trusted proxy says that the client has asked for.
             environ.set_item(keys.http_host.bind(py), latin1(py, host)?)?;
+        }
+
+        if let Some(was) = was {
+            gateway::apply(py, &environ, was)?;
         }
 
         let input = match body {

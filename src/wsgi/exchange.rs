@@ -2,7 +2,9 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use pyo3::exceptions::{PyAssertionError, PyConnectionAbortedError, PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{
+    PyAssertionError, PyConnectionAbortedError, PyRuntimeError, PyTypeError, PyValueError,
+};
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::{PyBytes, PyList, PyString};
@@ -141,6 +143,9 @@ impl Exchange {
         }
         state.phase = Phase::Open;
         state.response.take_over(status, headers)?;
+        if let Some(wire) = &state.wire {
+            wire.check(&state.response).map_err(PyValueError::new_err)?;
+        }
         state.phase = Phase::Started;
         drop(state);
         this.getattr(pyo3::intern!(py, "write"))

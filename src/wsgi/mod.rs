@@ -8,12 +8,14 @@ mod deliver;
 mod environ;
 mod exchange;
 mod file;
+mod gateway;
 mod names;
 mod response;
 mod wire;
 
 pub use environ::{FieldPolicy, Origin, Peer, Request, RequestBody};
 pub use file::FileWrapper;
+pub use response::Response;
 pub use wire::{Body, End, Start, Unsent, Wire};
 
 use pyo3::prelude::*;

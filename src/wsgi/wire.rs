@@ -50,6 +50,11 @@ pub enum Unsent {
 /// `send` hands bytes to the kernel before it returns, or keeps a reference to them and guarantees
 /// that transmission continues (PEP 3333, "Buffering and Streaming"). It may wait for a slow client.
 pub trait Wire: Send + Any {
+    /// Whether this response can be carried at all; if not, why.
+    fn check(&self, _response: &Response) -> Result<(), String> {
+        Ok(())
+    }
+
     /// `start` comes with the first call and only then; after the end nothing more is sent.
     fn send(
         &mut self,

@@ -21,6 +21,7 @@ pub mod process;
 pub mod provision;
 pub mod python;
 pub mod server;
+pub mod was_client;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,7 @@ pub use peer::{UnderTest, only_rswsgi, under_test};
 pub use process::Pid;
 pub use python::pythons;
 pub use server::{Finished, Running, Server, TestDir as Scratch};
+pub use was_client::{MultiClient, WasClient};
 
 /// How long an event may take before the test is given up as hanging.
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -66,6 +66,15 @@ enum Sockets {
     Passed(Vec<(Address, OwnedFd)>),
     /// The server binds; for tests about binding.
     Bound(Vec<String>),
+    /// It finds what it serves on its standard descriptors, as a WAS client starts it.
+    Standard(Standard),
+}
+
+/// What a WAS client starts a server with.
+pub struct Standard {
+    pub stdin: OwnedFd,
+    /// Descriptors 1 and 3 of a single connection.
+    pub output_and_control: Option<(OwnedFd, OwnedFd)>,
 }
 
 pub struct Server {
@@ -200,7 +209,7 @@ impl Server {
     fn pass(mut self, address: Address, fd: OwnedFd) -> Server {
         match &mut self.sockets {
             Sockets::Passed(passed) => passed.push((address, fd)),
-            Sockets::Bound(_) => {
+            Sockets::Bound(_) | Sockets::Standard(_) => {
                 panic!("a test passes listeners or lets the server bind, not both")
             }
         }
@@ -211,7 +220,7 @@ impl Server {
     pub fn bind(mut self, address: &str) -> Server {
         match &mut self.sockets {
             Sockets::Bound(bound) => bound.push(address.into()),
-            Sockets::Passed(_) => self.sockets = Sockets::Bound(vec![address.into()]),
+            _ => self.sockets = Sockets::Bound(vec![address.into()]),
         }
         self
     }
@@ -220,6 +229,17 @@ impl Server {
     pub fn bind_nothing(mut self) -> Server {
         self.sockets = Sockets::Bound(Vec::new());
         self
+    }
+
+    /// As a Multi-WAS client starts it, or one of a single connection.
+    pub fn standard(mut self, standard: Standard) -> Server {
+        self.sockets = Sockets::Standard(standard);
+        self
+    }
+
+    /// Passes a listening socket of any kind.
+    pub fn pass_socket(self, path: PathBuf, fd: OwnedFd) -> Server {
+        self.pass(Address::Unix(path), fd)
     }
 
     /// Lines of the log with this piece may speak of errors.
@@ -311,6 +331,22 @@ impl Server {
                 (addresses, Vec::new())
             }
             Sockets::Bound(bound) => (Vec::new(), bound),
+            Sockets::Standard(Standard {
+                stdin,
+                output_and_control,
+            }) => {
+                command.stdin(stdin);
+                if let Some((output, control)) = output_and_control {
+                    command.stdout(output);
+                    let mapping = FdMapping {
+                        parent_fd: control,
+                        child_fd: 3,
+                    };
+                    let mapped = command.fd_mappings(vec![mapping]);
+                    mapped.expect("one descriptor is distinct");
+                }
+                (Vec::new(), Vec::new())
+            }
         };
         let line = format!("{command:?}");
         let child = command
@@ -391,6 +427,9 @@ impl Server {
             Sockets::Passed(passed) => {
                 command.env("LISTEN_FDS", passed.len().to_string());
             }
+            Sockets::Standard(_) => {
+                command.env_remove("LISTEN_FDS");
+            }
             Sockets::Bound(bound) => {
                 command.env_remove("LISTEN_FDS");
                 command.args(bound.iter().flat_map(|address| ["--bind", address]));
@@ -428,6 +467,7 @@ impl Server {
             Sockets::Bound(bound) => {
                 command.args(bound.iter().flat_map(|address| ["--bind", address]));
             }
+            Sockets::Standard(_) => {}
         }
         command.args(
             self.workers

@@ -71,7 +71,7 @@ impl Host {
         let opened = settings.and_then(|settings| {
             self.fits(&settings, apps)?;
             let listeners = listen(&settings, apps)?;
-            Ok(App::new(settings, listeners))
+            App::new(settings, listeners)
         });
         match opened {
             Ok(app) => {

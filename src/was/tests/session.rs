@@ -306,6 +306,17 @@ fn after_a_stop_the_body_is_drained_before_the_next_request() {
 }
 
 #[test]
+fn a_next_request_waits_for_the_end_of_the_one_before() {
+    let mut case = Case::of(&get());
+    case.respond(Some(0));
+    case.hear(&get().concat()).unwrap();
+    assert_eq!(case.seen, ["begun", "complete"]);
+    assert!(case.session.rest());
+    case.hear(b"").unwrap();
+    assert_eq!(case.seen, ["begun", "complete", "begun", "complete"]);
+}
+
+#[test]
 fn a_next_request_without_a_word_about_the_body_ends_the_connection() {
     let mut case = Case::of(&post());
     case.respond(Some(0));
