@@ -358,3 +358,40 @@ fn pages_refer_to_pages_that_there_are() {
         }
     }
 }
+
+/// The tables for those who come from another server name options and verbs that exist.
+#[test]
+fn what_is_there_instead_of_options_of_others_exists() {
+    let readme = include_str!("../README.md");
+    let (_, section) = readme
+        .split_once("\n## Coming from another server\n")
+        .expect("the section is there");
+    let (section, _) = section.split_once("\n## ").expect("it is not the last");
+    let help = Command::new(env!("CARGO_BIN_EXE_rswsgictl"))
+        .arg("--help")
+        .output();
+    let help = String::from_utf8(help.expect("run rswsgictl").stdout).expect("text");
+    let verbs: Vec<&str> = help
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    let mut named = 0;
+    for line in section.lines().filter(|line| line.starts_with("| ")) {
+        let ours = line.trim_end_matches(" |").rsplit(" | ").next();
+        let quoted = ours.expect("a cell").split('`').skip(1).step_by(2);
+        for words in quoted.map(|text| text.split_whitespace().collect::<Vec<_>>()) {
+            for word in &words {
+                if let Some(name) = word.strip_prefix("--") {
+                    let known = SETTINGS.iter().any(|setting| setting.name == name);
+                    assert!(known, "there is no --{name}: {line}");
+                    named += 1;
+                }
+            }
+            if let ["rswsgictl", verb, ..] = words[..] {
+                assert!(verbs.contains(&verb), "there is no {verb}: {line}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 60, "{named}");
+}
