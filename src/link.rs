@@ -27,6 +27,8 @@ pub enum Purpose {
         ask: Ask,
         has_body: bool,
     },
+    /// Show what keeps the application from being served, until a change makes another generation.
+    Explain,
 }
 
 /// The first message to a master.
@@ -45,6 +47,8 @@ pub struct Assignment {
     pub desk: i32,
     /// Where there is an access log: its shared memory, and the pipe that wakes its reader.
     pub access: Option<(i32, i32)>,
+    /// With `--reload`: the pipe for the directories of modules, and the notice.
+    pub development: Option<[i32; 2]>,
     /// Both ends of the relay, if connections are to travel.
     pub relay: Option<[i32; 2]>,
     pub stderr: Stderr,

@@ -6,6 +6,7 @@ mod control;
 mod convert;
 mod ctl;
 mod daemon;
+mod development;
 mod elf;
 mod frameworks;
 mod hosting;

@@ -31,6 +31,8 @@ pub(super) struct Layer {
     source: Source,
     /// Where relative paths start, if not where the program was started.
     pub(super) directory: Option<PathBuf>,
+    /// The directory of further files that one names.
+    pub(super) includes: Option<PathBuf>,
     pub(super) values: BTreeMap<&'static str, Written>,
 }
 
@@ -47,6 +49,7 @@ impl Layer {
         Layer {
             source,
             directory: None,
+            includes: None,
             values: BTreeMap::new(),
         }
     }
@@ -189,6 +192,18 @@ impl Layers {
         };
         let settings = SETTINGS.iter().filter(|setting| file::in_files(setting));
         settings.map(lookup).collect()
+    }
+
+    /// Files that values were read from, and their directories where further ones may appear.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        for layer in &self.layers {
+            if let Source::File(path) = &layer.source {
+                files.push(path.clone());
+            }
+            files.extend(layer.includes.clone());
+        }
+        files
     }
 
     /// Where a relative path in the value of `name` starts.

@@ -11,6 +11,7 @@ mod ask;
 mod before_fork;
 mod bind;
 mod command;
+mod development;
 mod example;
 mod file;
 mod given;
@@ -39,6 +40,7 @@ pub use ask::{Ask, Data, ShowHead};
 pub use before_fork::{BeforeFork, ForkSafety, WarmUp, WarmUpFailure};
 pub use bind::{Bind, DEFAULT_BIND, FIRST_FD, SOCKET_PATH_LENGTH};
 pub use command::command;
+pub use development::{Audience, Watching};
 pub use example::write_line;
 pub use given::Given;
 pub use hosting::{HostLimits, Presence};
@@ -188,6 +190,9 @@ fn parse_in(
     }
     if layers.switch("daemon")? {
         layers.set_default("log", DAEMON_LOG);
+    }
+    if layers.switch("reload")? {
+        layers.set_default("workers", "1");
     }
     if let Some(shell) = layers.text("completions")? {
         let text = layers.check("completions", command::completions(&shell))?;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::before_fork::{self, BeforeFork};
 use super::bind::Bind;
+use super::development::{self, Watching};
 use super::given::{self, Given};
 use super::hosting::{self, HostLimits, Presence};
 use super::layers::Layers;
@@ -45,6 +46,9 @@ pub struct Settings {
     pub privileges: Privileges,
     /// Whether the server goes on in the background.
     pub daemon: bool,
+    /// Whether a change reloads.
+    pub reload: bool,
+    pub watching: Watching,
     pub pid_file: Option<PathBuf>,
     /// Mount prefix: empty, or `/prefix` without a final slash.
     pub script_name: String,
@@ -184,6 +188,8 @@ pub(super) fn resolve(layers: &Layers) -> Result<Settings> {
         interpreter: resolve_interpreter(layers)?,
         privileges: privileges::resolve(layers)?,
         daemon: layers.switch("daemon")?,
+        reload: layers.switch("reload")?,
+        watching: development::resolve(layers)?,
         pid_file: layers.path("pid-file")?,
         script_name: layers.parsed("script-name", read_script_name)?,
         limits: resolve_limits(layers)?,

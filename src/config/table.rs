@@ -56,6 +56,10 @@ const REQUESTS: Setting = Setting {
     section: Section::Requests,
     ..APPLICATION
 };
+const DEVELOPMENT: Setting = Setting {
+    section: Section::Development,
+    ..APPLICATION
+};
 const LOGS: Setting = Setting {
     section: Section::Logs,
     scope: Scope::Host,
@@ -627,6 +631,35 @@ pub static SETTINGS: &[Setting] = &[
         long_help: "They take the place of what the server itself answers, in the form that the client asks for \
             (Accept); the application's own answers are left alone. Read at start and reload, 64k at most each.",
         ..REQUESTS
+    },
+    Setting {
+        name: "reload",
+        kind: Switch,
+        takes_effect: Restart,
+        help: "Reload whenever a module of the application changes; for development",
+        long_help: "A reload is verified as on HUP. While the last one has failed every request is answered 500 by a page \
+            with the traceback, and a start that fails waits for the next change. The configuration is watched, \
+            too. There is one worker unless --workers says otherwise.",
+        ..DEVELOPMENT
+    },
+    Setting {
+        name: "reload-extra",
+        value: "PATH",
+        kind: List { separator: ':' },
+        help: "File or directory that --reload watches as well; repeatable",
+        long_help: "Templates, for instance. A directory is watched with everything below it.",
+        ..DEVELOPMENT
+    },
+    Setting {
+        name: "reload-page",
+        value: "WHO",
+        kind: Choice(&["local", "everyone", "nobody"]),
+        default: Some("local"),
+        help: "Who sees the traceback of a failed reload: local, everyone, nobody",
+        long_help: "A traceback shows source code. local is a client on this machine or on a Unix socket whose request \
+            no proxy has marked (Forwarded, X-Forwarded-For, Via and the like); a proxy that marks nothing makes \
+            everybody local.",
+        ..DEVELOPMENT
     },
     Setting {
         name: "log",

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::sys::signal::Signal;
@@ -15,7 +16,7 @@ use super::{ORPHAN_GRACE, audit, warm_up};
 use crate::access::{Bell, Desk, Lanes, Ledger};
 use crate::config::{BeforeFork, Settings};
 use crate::http::Pages;
-use crate::link::Assignment;
+use crate::link::{Assignment, Purpose};
 use crate::log;
 use crate::net::{Kind, Listener};
 use crate::python::{
@@ -31,7 +32,7 @@ use crate::sys::process::exit_now;
 use crate::sys::signal::Inbox;
 use crate::sys::{fd, heap, orphan, title};
 use crate::worker;
-use crate::wsgi::{Application, FieldPolicy, Origin};
+use crate::wsgi::{Application, Development, FieldPolicy, Origin};
 
 /// What a master needs to fork workers.
 pub struct Prepared {
@@ -69,6 +70,8 @@ pub fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, Fail
         .and_then(Scoreboard::map)
         .map_err(|error| system("cannot map the scoreboard", &error))?;
     let ledger = take_logs(assignment).map_err(|error| system("cannot map the logs", &error))?;
+    let development =
+        take_development(assignment).map_err(|error| system("cannot take over a pipe", &error))?;
     let relay =
         take_relay(assignment).map_err(|error| system("cannot take over the relay", &error))?;
     // Ctrl-C reaches the whole foreground process group; what to do about it is the supervisor's
@@ -86,7 +89,20 @@ pub fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, Fail
     }
     let started = clock::now();
     let startup = Startup::new(py).map_err(python)?;
-    let callable = load(py, &startup, settings)?;
+    let teller = development
+        .as_ref()
+        .map(|(pipe, _)| startup.teller(py, pipe.as_raw_fd(), &sys_path(settings)))
+        .transpose()
+        .map_err(python)?;
+    let loaded = match assignment.purpose {
+        Purpose::Explain => startup.placeholder(py).map_err(python),
+        _ => load(py, &startup, settings),
+    };
+    if let Some(teller) = &teller {
+        // Also of what could not be imported: it is to be mended.
+        let _ = teller.call0(py);
+    }
+    let callable = loaded?;
     if nix::unistd::getpid() != master {
         // A child that the application forked at import has come back from there.
         startup.flush(py);
@@ -104,7 +120,15 @@ pub fn prepare(py: Python<'_>, assignment: &Assignment) -> Result<Prepared, Fail
     let mut application =
         Application::new(py, callable, &origins, fields, pages).map_err(python)?;
     let care = &settings.before_fork;
-    warm_up::run(py, &mut application, &care.warm_up, care.warm_up_failure)?;
+    if !matches!(assignment.purpose, Purpose::Explain) {
+        warm_up::run(py, &mut application, &care.warm_up, care.warm_up_failure)?;
+    }
+    if let (Some((pipe, notice)), Some(teller)) = (development, teller) {
+        // It is written to by its number, for the rest of this process's life and that of its workers.
+        let _ = pipe.into_raw_fd();
+        let notice = File::from(notice);
+        application.develop(Development::new(notice, settings.watching.page, teller));
+    }
     // After everything that runs code of the application before the fork.
     signals
         .install(&worker::SIGNALS)
@@ -139,6 +163,12 @@ fn take_relay(assignment: &Assignment) -> std::io::Result<Option<Relay>> {
     };
     let (entry, exit) = (fd::claim(entry)?, fd::claim(exit)?);
     Ok(Some(Relay::from_ends(entry, exit)))
+}
+
+/// The pipe that is told of modules, and the notice.
+fn take_development(assignment: &Assignment) -> std::io::Result<Option<(OwnedFd, OwnedFd)>> {
+    let claim = |[pipe, notice]: [i32; 2]| Ok((fd::claim(pipe)?, fd::claim(notice)?));
+    assignment.development.map(claim).transpose()
 }
 
 /// What supervisor, master and workers have in common about logs.
@@ -251,12 +281,7 @@ pub(super) fn load(
     settings: &Settings,
 ) -> Result<Py<PyAny>, Failure> {
     let directory = std::env::current_dir().unwrap_or_default();
-    let paths: Vec<String> = settings
-        .interpreter
-        .sys_path
-        .iter()
-        .map(|path| path.to_string_lossy().into_owned())
-        .collect();
+    let paths = sys_path(settings);
     let target = &settings.target;
     let expression = target.expression.as_deref();
     let loaded = startup
@@ -271,6 +296,13 @@ pub(super) fn load(
             .map_err(|_| failure),
         (loaded, _) => loaded,
     }
+}
+
+fn sys_path(settings: &Settings) -> Vec<String> {
+    let paths = settings.interpreter.sys_path.iter();
+    paths
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect()
 }
 
 pub(super) fn system(what: &str, error: &dyn std::fmt::Display) -> Failure {

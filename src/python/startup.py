@@ -112,6 +112,67 @@ def _import_failure(module_name, error):
     return f"importing {module_name} raised {_summary(error)}", _format(error)
 
 
+def _files_of(error):
+    """The files that an exception speaks of: it is in one of them that it will be mended."""
+    files, seen = [], set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, SyntaxError) and isinstance(error.filename, str):
+            files.append(error.filename)
+        trace = error.__traceback__
+        while trace is not None:
+            files.append(trace.tb_frame.f_code.co_filename)
+            trace = trace.tb_next
+        error = error.__cause__ or error.__context__
+    return files
+
+
+_failed_in = []
+
+
+def placeholder(environ, start_response):
+    start_response("503 Service Unavailable", [("Content-Type", "text/plain")])
+    return [b"The application is being loaded\n"]
+
+
+def teller(pipe, paths):
+    """For --reload: what tells, on a pipe, the directories of the modules that have been imported, and when
+    it is called again, those that are new."""
+    import os
+
+    told = set()
+    count = 0
+    installed = tuple({sys.prefix, sys.base_prefix})
+
+    def tell():
+        nonlocal count
+        if len(sys.modules) == count and not _failed_in:
+            return
+        count = len(sys.modules)
+        files = list(_failed_in)
+        _failed_in.clear()
+        for module in list(sys.modules.values()):
+            try:
+                file = module.__file__
+            except Exception:
+                continue  # a name space, or something that only looks like a module
+            if isinstance(file, str):
+                files.append(file)
+        found = [os.getcwd(), *paths] if not told else []
+        for file in files:
+            if os.path.isabs(file):
+                found += os.path.dirname(file), os.path.dirname(os.path.realpath(file))
+        new = {path for path in found if path not in told and "\n" not in path}
+        told.update(new)
+        # Those of the application first: there may be more than can be watched.
+        for path in sorted(new, key=lambda path: (path.startswith(installed), path)):
+            line = os.fsencode(path) + b"\n"
+            if len(line) <= 4096:  # written as a whole (PIPE_BUF)
+                os.write(pipe, line)
+
+    return tell
+
+
 def _summary(error):
     text = str(error).split("\n", 1)[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -120,6 +181,8 @@ def _summary(error):
 def _format(error):
     """The traceback without the frames of this file and of the import machinery around it."""
     import traceback
+
+    _failed_in.extend(_files_of(error))
 
     trace = error.__traceback__
     ours = ("<rswsgi>", "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")

@@ -81,6 +81,18 @@ impl Startup {
         })
     }
 
+    /// What tells the directories of modules on this pipe, those since its last call; of the first call also
+    /// these and the working directory.
+    pub fn teller(&self, py: Python<'_>, pipe: RawFd, paths: &[String]) -> PyResult<Py<PyAny>> {
+        let teller = self.module.bind(py).call_method1("teller", (pipe, paths))?;
+        Ok(teller.unbind())
+    }
+
+    /// An application for when there is none.
+    pub fn placeholder(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(self.module.bind(py).getattr("placeholder")?.unbind())
+    }
+
     /// Prepares, in the master, what [`Startup::obey`] does in its workers. `soft_deadline` is the handler
     /// of [`SOFT_DEADLINE`].
     pub fn arm(

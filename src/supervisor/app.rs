@@ -3,12 +3,15 @@
 
 #![forbid(unsafe_code)]
 
+mod develop;
+
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::poll::PollFd;
 
 use super::Served;
-use super::generation::{self, Answer, Failure, Generation, Said};
+use super::development::Development;
+use super::generation::{self, Answer, Doors, Failure, Generation, Said};
 use super::hand_over::{AppState, GenerationState, HandedStage, RelayState, take};
 use super::hosting::{Presence, Story};
 use super::logs::Logs;
@@ -18,7 +21,7 @@ use super::record::{LastReload, Tally};
 use super::was::Broker;
 use crate::config::{Settings, Target, Workers, show_duration};
 use crate::error::{Error, Exit, Result};
-use crate::link::{Order, Purpose};
+use crate::link::Order;
 use crate::log;
 use crate::net::{self, HandedListener, Listener, Origin};
 use crate::relay::{FORMAT, Relay};
@@ -30,6 +33,7 @@ use crate::scoreboard::{Row, Scoreboard, State, Totals};
 use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND, nanos};
 use crate::sys::process::{Ended, cpus};
 use serde_json::Value;
+use develop::Explains;
 
 /// What the supervisor has to know of a step.
 #[derive(Debug)]
@@ -48,6 +52,11 @@ pub struct App {
     pub generations: Vec<Generation>,
     /// Between the workers of all generations, from the first one on that wants it.
     relay: Option<Relay>,
+    /// With `--reload`.
+    development: Option<Development>,
+    explains: Explains,
+    /// What is to be shown when a reload under way is over, because it is not the last one.
+    held: Option<String>,
     /// What the last reload read, until it is started with.
     candidate: Option<Settings>,
     plan: Generations,
@@ -99,6 +108,9 @@ impl App {
             listeners,
             generations: Vec::new(),
             relay: None,
+            development: None,
+            explains: Explains::Nothing,
+            held: None,
             candidate: None,
             plan,
             past: Totals::default(),
@@ -233,6 +245,9 @@ impl App {
             was: Broker::resume(&state.was)?,
             generations: generations.collect::<Result<_>>()?,
             relay,
+            development: None,
+            explains: Explains::Nothing,
+            held: None,
             candidate: None,
             plan,
             past,
@@ -274,6 +289,10 @@ impl App {
                 ignored.join(", --")
             );
         }
+        self.held = None;
+        if let Explains::Next = self.explains {
+            self.explains = Explains::Nothing;
+        }
         self.status = "reloading".into();
         let terms = terms(&settings);
         self.candidate = Some(settings);
@@ -289,8 +308,10 @@ impl App {
         };
         log::error!("{}reload failed: {error}{goes_on}", self.prefix());
         if self.plan.is_reloading() {
+            self.held = Some(error.to_string());
             return None;
         }
+        self.show(&error.to_string());
         self.status = format!("reload failed: {error}{goes_on}");
         self.tally.failed_reloads += 1;
         self.reload = Some(LastReload::begin(now).failed(&error.to_string(), now));
@@ -504,7 +525,9 @@ impl App {
 
     pub fn wake_at(&self) -> Option<Nanos> {
         let outputs = self.outputs().filter_map(Output::wake_at);
-        self.plan.wake_at().into_iter().chain(outputs).min()
+        let changes = self.development.as_ref().and_then(Development::wake_at);
+        let plan = self.plan.wake_at().into_iter();
+        plan.chain(outputs).chain(changes).min()
     }
 
     /// Takes note of what has happened and does what is due.
@@ -626,9 +649,16 @@ impl App {
                 Err(error) => log::error!("cannot create a relay, serving without: {error}"),
             }
         }
-        let relay = self.relay.as_ref().filter(|_| settings.relay.is_some());
-        let doors = (self.listeners.as_slice(), relay);
-        match Generation::start(number, settings, doors, Purpose::Serve, now) {
+        if settings.reload {
+            develop::begin(&mut self.development, &settings.watching);
+        }
+        let doors = Doors {
+            listeners: &self.listeners,
+            relay: self.relay.as_ref().filter(|_| settings.relay.is_some()),
+            development: self.development.as_ref(),
+        };
+        let purpose = self.explains.purpose(number);
+        match Generation::start(number, settings, doors, purpose, now) {
             Ok(generation) => {
                 self.generations.push(generation);
                 None
@@ -651,7 +681,7 @@ impl App {
         }
         match (told, gone) {
             (Told::Serves { number, cause }, _) => return self.serves(number, cause, now),
-            (Told::Hopeless(_), Some(gone)) => return Some(News::Failed(gone.error())),
+            (Told::Hopeless(number), Some(gone)) => return self.hopeless(number, gone, now),
             (
                 Told::Failed {
                     cause: Cause::Reload,
@@ -709,8 +739,20 @@ impl App {
     }
 
     fn serves(&mut self, number: Number, cause: Cause, now: Nanos) -> Option<News> {
-        let generation = &self.generations[self.index(number)?];
-        self.settings = generation.settings.clone();
+        let index = self.index(number)?;
+        self.settings = self.generations[index].settings.clone();
+        if self.explains(number) {
+            self.status = format!(
+                "{} cannot be loaded: waiting for a change",
+                self.settings.target
+            );
+            return Some(News::Settled);
+        }
+        self.show_nothing();
+        if let Some(text) = self.held.take() {
+            self.show(&text);
+        }
+        let generation = &self.generations[index];
         self.status = serving(&self.settings, number);
         self.presence.came_up(&self.settings);
         let prefix = self.prefix();
@@ -748,6 +790,7 @@ impl App {
         if serving.is_none() {
             self.failed_to_start();
         }
+        self.show(&text);
         self.status = format!("reload failed: {reason}{goes_on}");
         if !self.plan.is_reloading()
             && let Some(reload) = self.reload.take()

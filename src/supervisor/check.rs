@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use nix::poll::{PollFd, PollFlags};
 
-use super::generation::{Failure, Generation, Said};
+use super::generation::{Doors, Failure, Generation, Said};
 use super::{print, sleep};
 use crate::config::Settings;
 use crate::error::{Error, Exit, Result};
@@ -15,7 +15,7 @@ use crate::sys::clock::{self, SECOND, nanos};
 
 pub fn check(settings: &Settings) -> Result<()> {
     let now = clock::now();
-    let mut generation = Generation::start(1, settings, (&[], None), Purpose::Check, now)?;
+    let mut generation = Generation::start(1, settings, Doors::default(), Purpose::Check, now)?;
     let patience = nanos(settings.limits.start_timeout);
     let deadline = now.saturating_add(patience);
     loop {

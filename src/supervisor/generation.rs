@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::development::Development;
 use super::hand_over::{self, GenerationState, HandedStage, take};
 use super::output::Output;
 use super::{interpreter, privileges};
@@ -70,6 +71,14 @@ pub struct Generation {
     pub python: String,
 }
 
+/// What a master inherits beside its own.
+#[derive(Clone, Copy, Default)]
+pub struct Doors<'a> {
+    pub listeners: &'a [Listener],
+    pub relay: Option<&'a Relay>,
+    pub development: Option<&'a Development>,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     pub reason: String,
@@ -80,11 +89,10 @@ impl Generation {
     pub fn start(
         number: Number,
         settings: &Settings,
-        (listeners, relay): (&[Listener], Option<&Relay>),
+        doors: Doors<'_>,
         purpose: Purpose,
         now: Nanos,
     ) -> Result<Self> {
-        let doors = (listeners, relay);
         Self::start_reading(Stdio::inherit(), number, settings, doors, purpose, now)
     }
 
@@ -93,7 +101,11 @@ impl Generation {
         input: Stdio,
         number: Number,
         settings: &Settings,
-        (listeners, relay): (&[Listener], Option<&Relay>),
+        Doors {
+            listeners,
+            relay,
+            development,
+        }: Doors<'_>,
         purpose: Purpose,
         now: Nanos,
     ) -> Result<Self> {
@@ -132,6 +144,7 @@ impl Generation {
                 .lanes()
                 .zip(inlets.bell.as_ref())
                 .map(|(lanes, bell)| (lanes.as_fd().as_raw_fd(), bell.as_fd().as_raw_fd())),
+            development: development.map(|ends| ends.ends().map(|end| end.as_raw_fd())),
             relay: relay.map(|relay| relay.ends().map(|end| end.as_raw_fd())),
             stderr: match inlets.pipe {
                 Some(_) => Stderr::Pipe,
@@ -152,6 +165,7 @@ impl Generation {
         pass.extend(inlets.bell.as_ref().map(AsFd::as_fd));
         pass.extend(listeners.iter().map(AsFd::as_fd));
         pass.extend(relay.into_iter().flat_map(Relay::ends));
+        pass.extend(development.into_iter().flat_map(Development::ends));
         let directory = settings.interpreter.chdir.as_deref();
         let child = process::spawn_as(command, &pass, privileges, directory)
             .map_err(|error| cannot_execute(Path::new(&program), settings, &error))?;

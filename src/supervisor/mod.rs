@@ -9,6 +9,7 @@ mod check;
 mod control;
 mod convert;
 mod daemon;
+mod development;
 mod generation;
 mod hand_over;
 mod hosting;
@@ -23,6 +24,7 @@ mod request;
 mod service;
 mod upgrade;
 mod was;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -47,6 +49,7 @@ use crate::sys::title;
 use app::{App, News};
 use control::Control;
 use daemon::{Launch, Side};
+use development::Development;
 use hand_over::{HandOver, Task};
 use hosting::{Host, Porter};
 use logs::Logs;
@@ -455,6 +458,7 @@ impl Supervisor {
             news.extend(self.forget_retired(now));
             news.extend(self.give_turns(now));
             self.leave_if_forsaken(now);
+            news.extend(self.reload_changed(now));
             for news in news {
                 match news {
                     News::Settled => self.tell_status(now),
@@ -547,6 +551,20 @@ impl Supervisor {
         }
     }
 
+    /// Reloads the apps whose files have changed, with `--reload`.
+    fn reload_changed(&mut self, now: Nanos) -> Vec<News> {
+        let mut all = Vec::new();
+        for index in 0..self.apps.len() {
+            if let Some(path) = self.apps[index].look_for_changes(now)
+                && self.course == Course::Serving
+            {
+                log::info!("reloading: {} has changed", path.display());
+                all.extend(self.reload(&[index], now).0);
+            }
+        }
+        all
+    }
+
     /// Reads the configuration anew and starts a generation of each of these apps with it; what serves
     /// goes on serving until that one is ready. Whether the configuration could be read.
     fn reload(&mut self, apps: &[usize], now: Nanos) -> (Vec<News>, Result<()>) {
@@ -585,6 +603,10 @@ impl Supervisor {
     }
 
     fn upgrade(&mut self) {
+        if self.apps.iter().any(|app| app.settings.reload) {
+            log::info!("not upgrading: --reload is for development");
+            return;
+        }
         match (self.course, &self.upgrade) {
             (Course::Serving, None) => {
                 log::info!("upgrading (SIGUSR2)");
@@ -719,6 +741,8 @@ impl Supervisor {
             }
         }
         fds.extend(self.apps.iter().flat_map(App::brings_was));
+        let developed = self.apps.iter().filter_map(App::development);
+        fds.extend(developed.flat_map(Development::watched).map(watch));
         let outputs = self.apps.iter().flat_map(App::outputs);
         fds.extend(outputs.flat_map(Output::watched).map(watch));
         fds.extend(self.upgrade.as_ref().and_then(Upgrade::watched));

@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::check::dismiss;
-use super::generation::{Failure, Generation, Said};
+use super::generation::{Doors, Failure, Generation, Said};
 use super::sleep;
 use crate::config::{Ask, Data, Settings};
 use crate::error::{Error, Exit, Result};
@@ -33,7 +33,8 @@ pub fn request(settings: &Settings, ask: Ask, data: Option<Data>) -> Result<()> 
     };
     let input = input.map_or_else(Stdio::inherit, Stdio::from);
     let now = clock::now();
-    let mut generation = Generation::start_reading(input, 1, settings, (&[], None), purpose, now)?;
+    let mut generation =
+        Generation::start_reading(input, 1, settings, Doors::default(), purpose, now)?;
     loop {
         // In this order: what has ended has said all it had to say.
         let ended = generation.try_reap();

@@ -37,6 +37,7 @@ pub struct Origin {
 pub struct Peer {
     address: Py<PyString>,
     port: Py<PyString>,
+    is_local: bool,
 }
 
 impl Peer {
@@ -52,7 +53,13 @@ impl Peer {
         Self {
             address: PyString::new(py, &ip).unbind(),
             port: PyString::new(py, &port).unbind(),
+            is_local: address.is_none_or(|address| address.ip().to_canonical().is_loopback()),
         }
+    }
+
+    /// On this machine, as far as the connection tells.
+    pub fn is_local(&self) -> bool {
+        self.is_local
     }
 }
 

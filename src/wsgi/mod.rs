@@ -5,6 +5,7 @@
 
 pub mod deadline;
 mod deliver;
+mod development;
 mod environ;
 mod exchange;
 mod file;
@@ -13,6 +14,7 @@ mod names;
 mod response;
 mod wire;
 
+pub use development::Development;
 pub use environ::{FieldPolicy, Origin, Peer, Request, RequestBody};
 pub use file::FileWrapper;
 pub use response::Response;
@@ -46,6 +48,7 @@ pub struct Application {
     exchange: Option<exchange::Callables>,
     date: DateCache,
     pages: Pages,
+    development: Option<Development>,
 }
 
 impl Application {
@@ -63,7 +66,13 @@ impl Application {
             environs: environ::Builder::new(py, origins, fields)?,
             exchange: None,
             date: DateCache::new(),
+            development: None,
         })
+    }
+
+    /// From now on modules are told, and what keeps a reload from succeeding is shown.
+    pub fn develop(&mut self, development: Development) {
+        self.development = Some(development);
     }
 
     /// For the responses that the server itself makes.
@@ -93,6 +102,14 @@ impl Application {
             head: request.head,
         };
         exchange.begin(py, wire, is_head, self.date.render(unix_seconds));
+        let development = self.development.as_ref();
+        let notice = development.and_then(|d| d.page(request.head, request.peer, &self.pages));
+        if let Some((form, page)) = notice {
+            exchange.fail(py, 500, form, &page);
+            let (wire, status) = exchange.end(py);
+            self.exchange = Some(callables);
+            return (wire, status, Outcome::Complete);
+        }
         let outcome = match self.environs.build(py, request) {
             Ok(environ) => {
                 let start_response = callables.start_response.bind(py);
@@ -105,6 +122,9 @@ impl Application {
         };
         let (wire, status) = exchange.end(py);
         self.exchange = Some(callables);
+        if let Some(development) = &self.development {
+            development.tell(py);
+        }
         (wire, status, outcome)
     }
 }

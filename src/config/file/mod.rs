@@ -56,6 +56,7 @@ pub(super) fn layers(path: &Path) -> Result<Vec<Layer>> {
     let mut layers = vec![layer];
     if let Some((directory, line)) = include {
         let directory = base(path).join(directory);
+        layers[0].includes = Some(directory.clone());
         let included = list(&directory).map_err(|error| {
             let doing = format!(
                 "{}:{line}: cannot include {}",

@@ -21,6 +21,7 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
     ("workers", "1", "workers"),
     ("timeout", "30 s", "request-timeout"),
     ("keepalive", "2 s", "keep-alive"),
+    ("forwarded_allow_ips", "this machine", "trusted-proxies"),
     ("limit_request_line", "4094", "limit-request-line"),
 ];
 
@@ -84,7 +85,11 @@ fn combine(given: &BTreeMap<&'static str, Value>, draft: &mut Draft) {
             Err(reason) => draft.lose("wsgi_app", value, reason),
         }
     }
-    bind(get("bind"), get("umask"), draft);
+    let speaks_first = get("proxy_protocol").filter(|value| {
+        // `off`, or the name of a version.
+        is_on(value) || one(value).is_ok_and(|text| ["auto", "v1", "v2"].contains(&text.as_str()))
+    });
+    bind(get("bind"), get("umask"), speaks_first, draft);
     pool(get("workers"), get("threads"), get("worker_class"), draft);
     logs(given, draft);
     if let Some(value) = get("umask") {
@@ -112,6 +117,11 @@ fn combine(given: &BTreeMap<&'static str, Value>, draft: &mut Draft) {
         draft.lose("http_protocols", value, HTTP2);
     }
     draft.remark(
+        "trusted-proxies",
+        "gunicorn learns only the scheme from them; here REMOTE_ADDR is that of the client as well, so that an \
+         application needs no ProxyFix",
+    );
+    draft.remark(
         "request-timeout",
         "gunicorn kills the worker; rswsgi raises rswsgi.RequestTimeout in the application and answers 504",
     );
@@ -122,8 +132,14 @@ fn combine(given: &BTreeMap<&'static str, Value>, draft: &mut Draft) {
 }
 
 /// A Unix socket of gunicorn has the permissions that its umask leaves, by default all.
-fn bind(bind: Option<&Value>, umask: Option<&Value>, draft: &mut Draft) {
-    let Some(value) = bind else {
+fn bind(
+    bind: Option<&Value>,
+    umask: Option<&Value>,
+    speaks_first: Option<&Value>,
+    draft: &mut Draft,
+) {
+    let default = Value::from("127.0.0.1:8000");
+    let Some(value) = bind.or(speaks_first.map(|_| &default)) else {
         return;
     };
     let addresses = match read::list(value) {
@@ -150,8 +166,14 @@ fn bind(bind: Option<&Value>, umask: Option<&Value>, draft: &mut Draft) {
                 None => tcp(text),
             }
         });
+    let addresses = addresses.map(|address| match (speaks_first, address.contains('?')) {
+        (None, _) => address,
+        (Some(_), true) => format!("{address}&proxy-protocol=on"),
+        (Some(_), false) => format!("{address}?proxy-protocol=on"),
+    });
     let addresses = addresses.collect();
-    draft.set("bind", addresses, "bind");
+    let from = speaks_first.map_or("bind", |_| "bind, proxy_protocol");
+    draft.set("bind", addresses, from);
     if has_unix {
         draft.remark(
             "bind",
@@ -332,6 +354,21 @@ mod tests {
                 "syslog:local1@/run/x",
             ),
             (&[("preload_app", json!(true))], "workers", ""),
+            (&[("reload", json!(true))], "reload", "yes"),
+            (
+                &[("forwarded_allow_ips", json!("10.0.0.1, ::1"))],
+                "trusted-proxies",
+                "10.0.0.1 ::1",
+            ),
+            (
+                &[
+                    ("proxy_protocol", json!("auto")),
+                    ("bind", json!(["unix:/a", ":1"])),
+                ],
+                "bind",
+                "unix:/a?mode=666&proxy-protocol=on :1?proxy-protocol=on",
+            ),
+            (&[("proxy_protocol", json!("off"))], "bind", ""),
         ] {
             assert_eq!(value(options, setting), expected, "{options:?}");
         }

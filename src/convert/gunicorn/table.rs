@@ -23,22 +23,21 @@ const PASTE: &str =
 const AFTER_FORK: &str =
     "os.register_at_fork(after_in_child=...) in the application runs in each worker";
 const MIDDLEWARE: &str = "a WSGI middleware around the application sees each request";
-const TRUST: &str = "nothing that a client sends is trusted: let the application do it (ProxyFix of Werkzeug, \
-    SECURE_PROXY_SSL_HEADER of Django)";
+const TRUST: &str = "--forwarded-fields names the fields that --trusted-proxies are believed";
 
 /// Every setting, with its flags.
 pub(in crate::convert) static TABLE: &[Row] = &[
     row("config -c --config", Needless("it is read")),
     row("wsgi_app", Together),
     // Debugging
-    switch("reload --reload", Lost("rswsgictl reload")),
+    switch("reload --reload", Setting("reload", read::yes)),
     row(
         "reload_engine --reload-engine",
         Needless("changes are told by the kernel (inotify)"),
     ),
     row(
         "reload_extra_files --reload-extra-file",
-        Lost("rswsgictl reload"),
+        Setting("reload-extra", read::list),
     ),
     switch(
         "spew --spew",
@@ -220,17 +219,19 @@ pub(in crate::convert) static TABLE: &[Row] = &[
     ),
     row("tmp_upload_dir", Setting("temp-dir", read::text)),
     row("secure_scheme_headers", Lost(TRUST)),
-    row("forwarded_allow_ips --forwarded-allow-ips", Lost(TRUST)),
+    row(
+        "forwarded_allow_ips --forwarded-allow-ips",
+        Setting("trusted-proxies", networks),
+    ),
     row("pythonpath --pythonpath", Together),
     row("paste --paste --paster", Lost(PASTE)),
     row("raw_paste_global_conf --paste-global", Lost(PASTE)),
-    row(
-        "proxy_protocol --proxy-protocol",
-        Lost("a proxy that speaks HTTP does without"),
-    ),
+    row("proxy_protocol --proxy-protocol", Together),
     row(
         "proxy_allow_ips --proxy-allow-from",
-        Lost("a proxy that speaks HTTP does without"),
+        Lost(
+            "who can connect to a listener with ?proxy-protocol=on is believed: keep others from it",
+        ),
     ),
     row("protocol --protocol", Together),
     row(
@@ -363,6 +364,17 @@ fn app_name(value: &Value) -> read::Read {
             .map(|c| if fits(c) { c } else { '-' })
             .collect(),
     ])
+}
+
+/// To gunicorn `*` is everybody.
+fn networks(value: &Value) -> read::Read {
+    let names = read::commas(value)?.into_iter();
+    Ok(names
+        .flat_map(|name| match name.as_str() {
+            "*" => vec!["0.0.0.0/0".into(), "::/0".into(), "unix".into()],
+            _ => vec![name],
+        })
+        .collect())
 }
 
 fn no_control(_: &Value) -> read::Read {
