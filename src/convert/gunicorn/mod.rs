@@ -85,10 +85,21 @@ fn combine(given: &BTreeMap<&'static str, Value>, draft: &mut Draft) {
             Err(reason) => draft.lose("wsgi_app", value, reason),
         }
     }
-    let speaks_first = get("proxy_protocol").filter(|value| {
-        // `off`, or the name of a version.
-        is_on(value) || one(value).is_ok_and(|text| ["auto", "v1", "v2"].contains(&text.as_str()))
-    });
+    let version = get("proxy_protocol").map(|value| (value, one(value).unwrap_or_default()));
+    let speaks_first = match version {
+        Some((value, text)) if is_on(value) || ["auto", "v1", "v2"].contains(&&*text) => {
+            Some(value)
+        }
+        Some((value, text)) if text != "off" => {
+            draft.lose(
+                "proxy_protocol",
+                value,
+                "it is neither off, v1, v2 nor auto",
+            );
+            None
+        }
+        _ => None,
+    };
     bind(get("bind"), get("umask"), speaks_first, draft);
     pool(get("workers"), get("threads"), get("worker_class"), draft);
     logs(given, draft);
