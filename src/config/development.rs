@@ -14,7 +14,7 @@ use crate::error::Result;
 pub struct Watching {
     /// Files and directories.
     pub extra: Vec<PathBuf>,
-    /// What the configuration was read from: files, and directories of included ones.
+    /// With `--reload`, what the configuration was read from: files, and directories of included ones.
     pub configuration: Vec<PathBuf>,
     pub page: Audience,
 }
@@ -35,7 +35,10 @@ pub(super) fn resolve(layers: &Layers) -> Result<Watching> {
             "" => Err("the path is empty".to_owned()),
             _ => Ok(layers.base("reload-extra").join(text)),
         })?,
-        configuration: layers.files(),
+        configuration: match layers.switch("reload")? {
+            true => layers.files(),
+            false => Vec::new(),
+        },
         page: layers.parsed("reload-page", |text| match text {
             "local" => Ok(Audience::Local),
             "everyone" => Ok(Audience::Everyone),

@@ -32,8 +32,8 @@ use crate::schedule::{
 use crate::scoreboard::{Row, Scoreboard, State, Totals};
 use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND, nanos};
 use crate::sys::process::{Ended, cpus};
-use serde_json::Value;
 use develop::Explains;
+use serde_json::Value;
 
 /// What the supervisor has to know of a step.
 #[derive(Debug)]
