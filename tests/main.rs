@@ -2,6 +2,7 @@
 //!
 //! Each test starts its own server and ends with nothing left of it: see `support`.
 
+mod configuration;
 mod control;
 mod convert;
 mod ctl;

@@ -188,6 +188,140 @@ fn a_group_and_numbers_will_do() {
 }
 
 #[test]
+fn the_supplementary_groups_are_those_of_the_user() {
+    let Some(server) = server() else {
+        return;
+    };
+    // In a view of its own of the user database: nobody is in two more groups, and in no other.
+    let groups = server.dir().join("group");
+    let mut text = fs::read_to_string("/etc/group").expect("the groups of this system");
+    text.push_str(
+        "rswsgi-a:x:54321:nobody\nrswsgi-b:x:54322:daemon,nobody\nrswsgi-c:x:54323:daemon\n",
+    );
+    fs::write(&groups, text).expect("a file");
+    let script = format!(
+        "mount --bind {} /etc/group && exec \"$@\"",
+        groups.display()
+    );
+    let as_root_in = ["setpriv", "--groups=0,4,54323"];
+    let view = ["unshare", "--mount", "sh", "-c", &script, "sh"];
+    let [setpriv, root_groups] = as_root_in;
+    let [unshare, mount, sh, c, script, zero] = view;
+    let server = server
+        .under([setpriv, root_groups, unshare, mount, sh, c, script, zero])
+        .arg("--user", "nobody")
+        .start();
+    let seen = look(&server);
+    let gid = seen["ids"][3].as_u64().expect("a number");
+    assert_eq!(seen["groups"], serde_json::json!([54321, 54322, gid]));
+    server.finish();
+}
+
+#[test]
+fn what_could_be_regained_is_found_out_before_the_application_starts() {
+    let Some(server) = server() else {
+        return;
+    };
+    // capabilities(7): capabilities stay when the user changes.
+    let finished = server
+        .under(["setpriv", "--securebits", "+no_setuid_fixup"])
+        .arg("--user", "nobody")
+        .expect_error("cannot execute")
+        .run();
+    finished.assert_status(77);
+    finished.assert_says_once("as user nobody: operation not permitted");
+    assert!(!Path::new("out/imported").exists());
+}
+
+#[test]
+fn the_interpreter_may_belong_to_the_user_and_nobody_else_runs_it() {
+    let Some(server) = server() else {
+        return;
+    };
+    let Some(python) = common_python() else {
+        return skip("no Python 3.10 or later that another user could execute");
+    };
+    let venv = server.dir().join("out/venv");
+    let made = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(python)
+        .args(["-m", "venv", "--copies", "--without-pip"])
+        .arg(&venv)
+        .current_dir("/")
+        .output()
+        .expect("setpriv");
+    let said = String::from_utf8_lossy(&made.stderr);
+    if said.contains("ensurepip") || said.contains("No module named venv") {
+        return skip("this Python has no venv");
+    }
+    assert!(made.status.success(), "{said}");
+    // Each start of the interpreter is noted, long before the application is imported.
+    let note = format!(
+        "import os; open({:?}, 'a').write('%d\\n' % os.getuid())\n",
+        server.dir().join("out/starts")
+    );
+    let libraries = fs::read_dir(venv.join("lib")).expect("a venv").flatten();
+    for library in libraries {
+        let packages = library.path().join("site-packages");
+        fs::write(packages.join("note.pth"), &note).expect("as root");
+    }
+    fs::set_permissions(&venv, fs::Permissions::from_mode(0o700)).expect("as root");
+    let server = server
+        .any_python()
+        .arg("--venv", &venv)
+        .arg("--user", "nobody")
+        .start();
+    look(&server);
+    server.signal(Signal::SIGHUP);
+    server.log.wait_for("generation 2, ");
+    let (uid, _, _) = owner(&venv.join("bin/python"));
+    assert_eq!(uid, NOBODY);
+    let starts = server.file("out/starts");
+    assert!(starts.lines().count() >= 2, "{starts}");
+    assert!(
+        starts.lines().all(|uid| uid == NOBODY.to_string()),
+        "{starts}"
+    );
+    server.finish();
+}
+
+/// Where root itself may raise limits (CAP_SYS_RESOURCE), which containers often take from it.
+fn may_raise() -> bool {
+    let raise = "ulimit -Sn 64; ulimit -Hn 128; ulimit -Hn 256";
+    let done = Command::new("sh")
+        .args(["-c", raise])
+        .stderr(Stdio::null())
+        .status();
+    done.is_ok_and(|status| status.success())
+}
+
+#[test]
+fn limits_are_set_while_that_is_allowed_and_for_the_application_alone() {
+    let Some(server) = server() else {
+        return;
+    };
+    let (soft, hard) = if may_raise() {
+        (3000, 5000)
+    } else {
+        (700, 900)
+    };
+    let server = server
+        .under(["prlimit", "--nofile=1024:2048"])
+        .arg("--user", "nobody")
+        .arg("--rlimit", format!("nofile={soft}:{hard}"))
+        .start();
+    assert_eq!(look(&server)["nofile"], serde_json::json!([soft, hard]));
+    let limits = format!("/proc/{}/limits", server.supervisor().number);
+    let limits = fs::read_to_string(limits).expect("it lives");
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let line = line.expect("a line for each limit");
+    assert!(line.contains(" 1024 ") && line.contains(" 2048 "), "{line}");
+    server.finish();
+}
+
+#[test]
 fn what_has_become_another_user_is_still_looked_after() {
     let Some(server) = server() else {
         return;
