@@ -11,6 +11,7 @@ mod responses;
 mod steps;
 mod stops;
 mod uploads;
+mod watcher;
 
 fn ours() -> bool {
     only_rswsgi("WAS")

@@ -31,6 +31,18 @@ pub const LONGEST: usize = HEADER + MOST_INPUT;
 #[repr(u8)]
 pub enum FrontEnd {
     Http = 1,
+    /// Three descriptors; the input begins with what is said of the response before.
+    Was,
+}
+
+impl FrontEnd {
+    /// Of one connection.
+    pub fn descriptors(self) -> usize {
+        match self {
+            FrontEnd::Http => 1,
+            FrontEnd::Was => 3,
+        }
+    }
 }
 
 /// Why a connection changes its worker.
@@ -195,6 +207,7 @@ impl Message<'_> {
         };
         let front_end = match front_end {
             1 => FrontEnd::Http,
+            2 => FrontEnd::Was,
             _ => return Err(Strange::Malformed),
         };
         let cause = match cause {

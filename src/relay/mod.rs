@@ -47,6 +47,8 @@ pub enum Put {
 pub enum Taken<'a> {
     Nothing,
     Connection(Message<'a>, OwnedFd),
+    /// Control, input, output.
+    Was(Message<'a>, [OwnedFd; 3]),
     /// Something that cannot be served; its descriptors are closed.
     Refused(String),
 }
@@ -75,9 +77,19 @@ impl Relay {
     /// Sends a connection. It is the caller's until it was sent, and must be let go of then. `input`
     /// is in pieces that belong together; that of the message is not looked at.
     pub fn put(&self, message: &Message<'_>, input: [&[u8]; 2], socket: BorrowedFd<'_>) -> Put {
+        self.put_all(message, input, &[socket])
+    }
+
+    /// The same for a connection of several descriptors.
+    pub fn put_all(
+        &self,
+        message: &Message<'_>,
+        input: [&[u8]; 2],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Put {
         let header = message.header(input[0].len() + input[1].len());
         let parts = [&header, input[0], input[1]].map(IoSlice::new);
-        match passing::send(self.entry.as_fd(), &parts, &[socket]) {
+        match passing::send(self.entry.as_fd(), &parts, descriptors) {
             Ok(()) => Put::Sent,
             Err(error) => match error.raw_os_error().map(Errno::from_raw) {
                 Some(Errno::EAGAIN | Errno::ETOOMANYREFS | Errno::ENOBUFS) => Put::Full,
@@ -102,13 +114,22 @@ impl Relay {
             Ok(message) => message,
             Err(strange) => return refused(&strange.to_string()),
         };
+        let other_number = "it has another number of descriptors than its front end";
+        if received.descriptors.len() != message.front_end.descriptors() {
+            return refused(other_number);
+        }
+        // The first one is always a socket.
+        if let Some(Err(reason)) = received.descriptors.first().map(check) {
+            return refused(reason);
+        }
         let mut descriptors = received.descriptors.into_iter();
-        let (Some(socket), None) = (descriptors.next(), descriptors.next()) else {
-            return refused("it has another number of descriptors than its front end");
-        };
-        match check(&socket) {
-            Ok(()) => Ok(Taken::Connection(message, socket)),
-            Err(reason) => refused(reason),
+        let mut next = || descriptors.next();
+        match (next(), next(), next()) {
+            (Some(socket), None, None) => Ok(Taken::Connection(message, socket)),
+            (Some(control), Some(input), Some(output)) => {
+                Ok(Taken::Was(message, [control, input, output]))
+            }
+            _ => refused(other_number),
         }
     }
 

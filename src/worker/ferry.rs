@@ -24,7 +24,7 @@ use crate::sys::forks;
 pub struct Ferry {
     pub relay: Relay,
     /// Of the listeners, in their order.
-    marks: Vec<Mark>,
+    pub(super) marks: Vec<Mark>,
 }
 
 /// What became of a connection that was to leave.
@@ -121,11 +121,12 @@ impl Floor {
     fn let_go(&self, places: &mut Places, place: usize) {
         let connection = places.connections.remove(place);
         places.gone.push(Remains::of(connection));
-        self.ground.row.set_connections(places.connections.len());
+        let open = places.connections.len() + places.was.len();
+        self.ground.row.set_connections(open);
     }
 }
 
-fn counter(cause: Cause) -> Counter {
+pub(super) fn counter(cause: Cause) -> Counter {
     match cause {
         Cause::Busy => Counter::RelayedBusy,
         Cause::Drain => Counter::RelayedDrain,

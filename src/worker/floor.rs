@@ -24,6 +24,7 @@ use slab::Slab;
 use super::connection::{Connection, Remains};
 use super::ferry::{Ferry, Passage};
 use super::gathering::Gathering;
+use super::was::Wards;
 use super::watcher;
 use crate::http::page::Form;
 use crate::relay::Cause;
@@ -38,6 +39,7 @@ pub struct Places {
     pub gone: Vec<Remains>,
     /// Whose request runs.
     pub lent: Option<Lent>,
+    pub was: Wards,
 }
 
 /// The connection whose outlet is lent out.
@@ -78,6 +80,8 @@ pub struct Floor {
     run: AtomicU64,
     /// When the watcher looks without being woken; `Nanos::MAX` for never.
     looks_at: AtomicU64,
+    /// Somebody has to listen to the client whose request runs.
+    attends: AtomicBool,
     /// The watcher polls connections: it has to stop when the application comes back.
     polls: AtomicBool,
     /// There is a watcher, or could be none.
@@ -112,6 +116,7 @@ impl Floor {
             connections: Slab::new(),
             gone: Vec::new(),
             lent: None,
+            was: Wards::default(),
         };
         Self {
             ground,
@@ -120,6 +125,7 @@ impl Floor {
             bell,
             run: AtomicU64::new(0),
             looks_at: AtomicU64::new(Nanos::MAX),
+            attends: AtomicBool::new(false),
             polls: AtomicBool::new(false),
             is_watched: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
@@ -201,6 +207,11 @@ impl Floor {
         self.is_given_up.load(Ordering::Acquire)
     }
 
+    /// Whether there is anything to do for a watcher while the application runs.
+    pub fn is_worth_a_look(&self) -> bool {
+        self.attends.load(Ordering::SeqCst) || self.has_siblings()
+    }
+
     /// Whether there are, or may be, other workers.
     pub fn has_siblings(&self) -> bool {
         self.ground.ferry.is_some() && self.ground.scoreboard.pool().size().max > 1
@@ -221,8 +232,11 @@ impl Held {
     pub fn release(&mut self, lent: Lent, now: Nanos) {
         let floor = self.floor;
         floor.voice.store(NOBODY, Ordering::Relaxed);
-        let has_others = self.len() > 1;
+        let mut has_others = self.len() > 1;
         if let Some(places) = &mut self.places {
+            let attends = places.was.runs();
+            has_others |= attends || places.was.len() > 0;
+            floor.attends.store(attends, Ordering::SeqCst);
             places.lent = Some(lent);
         }
         self.places = None;
@@ -232,7 +246,7 @@ impl Held {
         let looks_late = has_others && floor.looks_at.load(Ordering::SeqCst) > by;
         // Without siblings somebody is to be there all the same: nobody else hears the last call.
         let is_alone = !floor.is_watched.load(Ordering::Relaxed);
-        if is_alone || (looks_late && floor.has_siblings()) {
+        if is_alone || (looks_late && floor.is_worth_a_look()) {
             watcher::wake(floor);
         }
     }
@@ -248,7 +262,21 @@ impl Held {
         }
         let mut places = floor.lock();
         places.lent = None;
+        places.was.end();
         self.places = Some(places);
+    }
+
+    /// WAS connections, as the watcher sees them.
+    pub fn was(&mut self) -> &mut Wards {
+        &mut self.places.as_mut().expect(RELEASED).was
+    }
+
+    /// Sends a WAS connection on.
+    pub fn ferry_was(&mut self, place: usize, cause: Cause, now: Nanos) -> Passage {
+        match &mut self.places {
+            Some(places) => self.floor.ferry_was(places, place, cause, now),
+            None => Passage::NotYet,
+        }
     }
 
     /// Sends a connection on.

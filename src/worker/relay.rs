@@ -47,6 +47,15 @@ impl Worker<'_> {
                 ))),
                 None => Err("no listener is the one it came in by".into()),
             },
+            Ok(Taken::Was(message, descriptors)) => match ferry.origin(message.listener) {
+                Some(origin) => {
+                    let input = message.input.to_vec();
+                    self.note_relayed(&message);
+                    self.buffer = buffer;
+                    return self.go_on_with_was(py, origin, descriptors, &input);
+                }
+                None => Err("no listener is the one it came in by".into()),
+            },
             Ok(Taken::Nothing) => Ok(None),
             Ok(Taken::Refused(reason)) => Err(reason),
             Err(error) => Err(error.to_string()),
@@ -68,10 +77,15 @@ impl Worker<'_> {
         Accepted::Over
     }
 
-    fn receive_relayed(&mut self, message: &Message<'_>, socket: OwnedFd, origin: usize) -> Id {
+    fn note_relayed(&self, message: &Message<'_>) {
         self.row.count(Counter::RelayedIn, 1);
+        let waited = self.now.saturating_sub(message.sent);
+        self.row.relay().record(waited);
+    }
+
+    fn receive_relayed(&mut self, message: &Message<'_>, socket: OwnedFd, origin: usize) -> Id {
+        self.note_relayed(message);
         let now = self.now;
-        self.row.relay().record(now.saturating_sub(message.sent));
         let traits = message.traits;
         let transport = match traits.has(Traits::LOCAL) {
             true => Transport::Unix,
@@ -123,7 +137,7 @@ impl Worker<'_> {
             return;
         }
         if until <= self.now {
-            let left = self.connections.len();
+            let left = self.connections.len() + self.was.len();
             log::warning!("nobody takes over {left} connections: waiting for their clients");
             self.farewell = Farewell::Finish;
             return self.limit_idle();
@@ -136,14 +150,16 @@ impl Worker<'_> {
                 break;
             }
         }
+        self.hand_over_was();
         self.forget_gone();
-        if !self.connections.is_empty() {
+        if !self.is_vacant() {
             self.next_sweep = self.next_sweep.min(until);
         }
     }
 
     /// Takes note of connections that have left.
     pub(super) fn forget_gone(&mut self) {
+        self.forget_gone_was();
         let gone = self.connections.take_gone();
         if gone.is_empty() {
             return;

@@ -169,6 +169,16 @@ struct Candidate {
     place: usize,
     epoch: u32,
     fd: RawFd,
+    kind: Kind,
+}
+
+/// What may be done with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Http,
+    Was,
+    /// Its request runs: what a WAS client says meanwhile is answered.
+    Running,
 }
 
 struct Watcher {
@@ -199,7 +209,7 @@ impl Watcher {
             let run = self.floor.last_run();
             let after = self.floor.ground.relay_after;
             let due = match run.since() {
-                _ if !self.floor.has_siblings() => Nanos::MAX,
+                _ if !self.floor.is_worth_a_look() => Nanos::MAX,
                 Some(since) => since.saturating_add(after),
                 // More requests are about to come, by experience.
                 None if run != self.seen => now.saturating_add(after),
@@ -301,6 +311,12 @@ impl Watcher {
             let mut kept = Vec::new();
             for (candidate, ready) in candidates.iter().zip(ready) {
                 let passage = match ready {
+                    true if candidate.kind == Kind::Running => {
+                        if places.was.attend() {
+                            kept.push(*candidate);
+                        }
+                        continue;
+                    }
                     true => self.send_on(&mut places, *candidate),
                     false => Passage::NoRoom,
                 };
@@ -325,19 +341,46 @@ impl Watcher {
         for place in whole {
             self.floor.ferry(places, place, Cause::Busy, now);
         }
+        let running = places.was.running().map(|fd| Candidate {
+            place: usize::MAX,
+            epoch: 0,
+            fd,
+            kind: Kind::Running,
+        });
+        if !self.floor.has_siblings() {
+            return running.into_iter().collect();
+        }
+        let idle = places.was.idle();
+        let idle = idle.map(|(place, epoch, fd)| Candidate {
+            place,
+            epoch,
+            fd,
+            kind: Kind::Was,
+        });
         let all = places.connections.iter();
         all.filter(|(_, connection)| connection.freight().is_some())
             .map(|(place, connection)| Candidate {
                 place,
                 epoch: connection.epoch,
                 fd: connection.socket().as_raw_fd(),
+                kind: Kind::Http,
             })
+            .chain(idle)
+            .chain(running)
             .collect()
     }
 
     /// Sends a connection on that was ready a moment ago, if it is still the one, and a request has come.
     fn send_on(&self, places: &mut Places, candidate: Candidate) -> Passage {
         let Candidate { place, epoch, .. } = candidate;
+        if candidate.kind == Kind::Was {
+            return match places.was.asks(place, epoch) {
+                true => self
+                    .floor
+                    .ferry_was(places, place, Cause::Busy, clock::now()),
+                false => Passage::NotYet,
+            };
+        }
         let same = places.connections.get(place).filter(|c| c.epoch == epoch);
         match same {
             Some(connection) if socket::has_bytes(connection.socket()) => {
@@ -388,11 +431,19 @@ impl Watcher {
                 return Passage::NoRoom;
             }
         }
+        for place in places.was.places() {
+            if self.floor.ferry_was(places, place, Cause::Stuck, now) == Passage::NoRoom {
+                return Passage::NoRoom;
+            }
+        }
         Passage::Left
     }
 
     /// Answers the request that is stuck, if nothing of its response has left.
     fn answer_late(&self, places: &Places) -> bool {
+        if places.was.runs() {
+            return places.was.answer_late(LATE);
+        }
         let lent = places.lent;
         let connection = lent.and_then(|lent| places.connections.get(lent.place));
         let (Some(lent), Some(connection)) = (lent, connection) else {

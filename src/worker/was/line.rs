@@ -10,7 +10,7 @@ use nix::sys::socket::Shutdown;
 use crate::net::was::Connection;
 use crate::sys::pipe;
 use crate::sys::socket::{self, Push};
-use crate::was::{Happened, Head, Metric, Session, State as Standing, Violation};
+use crate::was::{Content, Happened, Head, Metric, Session, State as Standing, Violation};
 
 /// Control packets that may wait to be taken: a client that sends more of them is out of step.
 const BACKLOG: usize = 1 << 20;
@@ -152,6 +152,21 @@ impl Hold<'_> {
         }
     }
 
+    /// The request will not be answered by the application: the client is told, with this status if nothing
+    /// was said before. Whether it was.
+    pub fn answer_late(&mut self, status: u16) -> bool {
+        let was_fresh = self.session().is_fresh();
+        let head = Head {
+            status,
+            fields: b"",
+            content: Content::Nothing { length: None },
+        };
+        self.respond(&head, &[]);
+        self.cut();
+        self.speak();
+        was_fresh && !self.has_to_say()
+    }
+
     /// Looks whether the client wants no more of the response that is being made, and answers it.
     pub fn attend(&mut self) {
         self.hear(&mut [0; GLANCE]);
@@ -219,7 +234,6 @@ impl Hold<'_> {
     }
 }
 
-#[expect(dead_code)]
 /// Where a connection is passed on: what is to be said of it, and with which descriptors.
 pub fn standing(line: &Arc<Line>) -> Option<(Standing, Vec<u8>)> {
     let hold = line.hold();

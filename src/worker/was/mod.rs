@@ -14,6 +14,9 @@ mod account;
 mod line;
 mod serve;
 mod spout;
+mod wards;
+
+pub(super) use wards::Wards;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
@@ -141,7 +144,10 @@ impl Worker<'_> {
         match taken {
             Ok(New::Nothing) => Accepted::Nothing,
             Ok(New::Connection(connection)) => match Line::new(connection) {
-                Ok(line) => self.admit_was(py, door, line),
+                Ok(line) => {
+                    self.row.count(Counter::Connections, 1);
+                    self.admit_was(py, door, line)
+                }
                 Err(error) => {
                     log::error!("cannot use a WAS connection: {error}");
                     Accepted::Nothing
@@ -189,7 +195,6 @@ impl Worker<'_> {
     }
 
     fn admit_was(&mut self, py: Python<'_>, origin: usize, line: Line) -> Accepted {
-        self.row.count(Counter::Connections, 1);
         let limits = &self.settings.limits;
         let line = Arc::new(line);
         let (bound, patience) = (limits.output_buffer, limits.send_timeout);
@@ -208,6 +213,7 @@ impl Worker<'_> {
             received: 0,
             counted: 0,
         });
+        self.enrol(place);
         self.tell_connections();
         let token = self.was.token(place);
         self.serve_was(py, token);
@@ -263,6 +269,7 @@ impl Worker<'_> {
     /// Ends a connection, whatever was going on.
     fn close_was(&mut self, place: usize) {
         let mut connection = self.was.open.remove(place);
+        self.connections.was().strike(place);
         self.held -= connection.held();
         self.account_was_close(&mut connection);
         let line = &connection.line;
@@ -324,6 +331,9 @@ impl Worker<'_> {
 
     /// The worker leaves: idle connections are closed, but not those on which a request is on its way.
     pub(super) fn drain_was(&mut self) {
+        if self.hands_over() {
+            return;
+        }
         for (_, connection) in &mut self.was.open {
             if connection.is_idle() {
                 connection.deadline = connection.deadline.min(self.now + DRAIN_IDLE);
@@ -343,6 +353,7 @@ impl Worker<'_> {
     fn rest_was(&mut self, place: usize) {
         match self.leave {
             None => self.was.open[place].deadline = Nanos::MAX,
+            Some(_) if self.hands_over() => self.was.open[place].deadline = Nanos::MAX,
             Some(_) => self.set_was_deadline(place, DRAIN_IDLE),
         }
     }

@@ -321,6 +321,7 @@ impl Worker<'_> {
             is_head: method == b"HEAD",
         };
         let began = self.now;
+        self.connections.was().begin(Arc::clone(line));
         self.connections.release(lent, began);
         let (wire, status, outcome) = self.application.serve(py, asked, spout, seconds);
         let wire: Box<dyn std::any::Any> = wire;
