@@ -68,6 +68,8 @@ pub struct App {
     pub listeners: Vec<Listener>,
     /// Client connections.
     pub connections: Connections,
+    /// Connections that went from one worker to another.
+    pub relay: Relay,
     /// On client connections.
     pub bytes: Bytes,
     /// What went wrong.
@@ -223,6 +225,28 @@ pub struct Connections {
     pub accepted: u64,
 }
 
+/// Connections that went from one worker to another (`--relay`), since the start.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Relay {
+    /// Sent on by a worker whose application ran, because their client had sent something.
+    pub busy: u64,
+    /// Sent on by a worker that left.
+    pub drain: u64,
+    /// Sent on by a worker that was about to be killed.
+    pub stuck: u64,
+    /// Sent on by a worker that had several requests at once, while others had none.
+    pub balance: u64,
+    /// Taken over by a worker.
+    pub taken: u64,
+    /// Attempts to send one on while too many were under way: it stayed where it was.
+    pub full: u64,
+    /// Taken and closed, because they could not be served; the log says why.
+    pub refused: u64,
+    /// How long they waited for the worker that took them over.
+    pub wait: Distribution,
+}
+
 /// On client connections, since the start.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -322,6 +346,10 @@ pub struct Worker {
     pub requests: u64,
     /// Open connections.
     pub connections: u32,
+    /// Connections that this slot has sent to other workers.
+    pub relayed_out: u64,
+    /// Connections that it has taken over from other workers.
+    pub relayed_in: u64,
     /// The running request.
     pub request: Option<Request>,
     /// Proportional set size at its last sample; `null` without one.

@@ -40,6 +40,14 @@ pub fn write(stats: &Stats, page: &mut Page) {
         &stats.apps,
         |app| &app.queue,
     );
+    let help = "Time connections waited for the worker that took them over from another.";
+    histogram(
+        page,
+        "rswsgi_relay_duration_seconds",
+        help,
+        &stats.apps,
+        |app| &app.relay.wait,
+    );
 }
 
 fn gauges(apps: &[App], page: &mut Page) {
@@ -210,6 +218,41 @@ fn counters(apps: &[App], page: &mut Page) {
         "rswsgi_workers_retired_total",
         "Workers that left for want of work.",
         &|app| app.processes.retired,
+    );
+    counter(
+        "rswsgi_relay_taken_total",
+        "Connections that workers have taken over from others.",
+        &|app| app.relay.taken,
+    );
+    counter(
+        "rswsgi_relay_full_total",
+        "Attempts to send a connection on while too many were under way.",
+        &|app| app.relay.full,
+    );
+    counter(
+        "rswsgi_relay_refused_total",
+        "Connections that were taken over and could not be served.",
+        &|app| app.relay.refused,
+    );
+    let help = "Connections that workers have sent to others, by cause.";
+    labelled(
+        page,
+        Type::Counter,
+        "rswsgi_relayed_total",
+        "cause",
+        help,
+        apps,
+        |app| {
+            let relay = &app.relay;
+            [
+                ("busy", relay.busy),
+                ("drain", relay.drain),
+                ("stuck", relay.stuck),
+                ("balance", relay.balance),
+            ]
+            .map(|(cause, count)| (cause, count as f64))
+            .to_vec()
+        },
     );
     let help = "Responses by class of status.";
     labelled(

@@ -187,6 +187,8 @@ pub struct Worker<'a> {
     held: usize,
     /// For each request; `Nanos::MAX` for no limit.
     request_timeout: Nanos,
+    /// What a request takes, the last ones counting most.
+    service: Nanos,
     /// Requests until it is to be replaced.
     requests_left: Option<u64>,
     /// The time; read at each wake-up and after each request.
@@ -254,6 +256,7 @@ impl<'a> Worker<'a> {
             buffer: plan.buffer,
             held: 0,
             request_timeout: settings.limits.request_timeout.map_or(Nanos::MAX, nanos),
+            service: 0,
             requests_left: lifetime(settings),
             now: clock::now(),
             woken: 0,
@@ -308,6 +311,7 @@ impl<'a> Worker<'a> {
                     _ => {}
                 }
             }
+            self.balance(&events[..count]);
             for event in &events[..count] {
                 match event.data() {
                     ORDERS | SIGNAL => {}

@@ -1,7 +1,7 @@
 //! The main loop's side of the relay: connections that others have sent, and those that it hands over
 //! when the worker leaves.
 
-use nix::sys::epoll::EpollFlags;
+use nix::sys::epoll::{EpollEvent, EpollFlags};
 use pyo3::prelude::*;
 
 use super::accept::{Accepted, Accepting};
@@ -11,7 +11,7 @@ use super::outlet::Transport;
 use super::{Id, Leave, Worker};
 use crate::log::{self, Allowed};
 use crate::relay::{Cause, Message, Taken, Traits};
-use crate::scoreboard::Counter;
+use crate::scoreboard::{Counter, State};
 use crate::sys::clock::{MILLISECOND, Nanos, SECOND};
 use std::os::fd::OwnedFd;
 
@@ -20,6 +20,8 @@ const AGAIN: Nanos = 10 * MILLISECOND;
 /// How long a worker that leaves tries to hand its connections over; then it waits for their clients as
 /// one does whose server stops.
 pub(super) const HAND_OVER_PATIENCE: Nanos = 5 * SECOND;
+/// Of the time that a request takes, by experience: with less of it a sibling would hardly be quicker.
+const WORTH_IT: Nanos = MILLISECOND / 2;
 /// Connections that a worker takes from the relay when its server stops: nobody else will.
 const LAST_TAKEN: usize = 256;
 
@@ -117,6 +119,28 @@ impl Worker<'_> {
             Some(_) => Accepted::Open,
             None => Accepted::Over,
         }
+    }
+
+    /// Gives requests that have come at once to siblings that have nothing to do, where the application takes
+    /// so long that the way there is nothing against the wait here.
+    pub(super) fn balance(&mut self, events: &[EpollEvent]) {
+        if self.service < WORTH_IT || events.len() < 2 || self.leave.is_some() {
+            return;
+        }
+        let siblings = self.floor.ground.scoreboard.rows().iter();
+        let others = siblings.filter(|row| !std::ptr::eq(*row, self.row));
+        let idle = others.filter(|row| row.state() == State::Idle).count();
+        let asks = |event: &&EpollEvent| {
+            let place = self.find(Id(event.data()));
+            place.is_some_and(|place| self.connections[place].awaits_head())
+        };
+        // The first one is ours.
+        let given = events.iter().filter(asks).skip(1).take(idle);
+        let given: Vec<usize> = given.map(|event| Id(event.data()).place()).collect();
+        for place in given {
+            self.connections.ferry(place, Cause::Balance, self.now);
+        }
+        self.forget_gone();
     }
 
     /// Whether a connection may outlive its request, and this worker.

@@ -424,6 +424,8 @@ impl Worker<'_> {
         };
         self.now = clock::now();
         self.row.end_request(self.now);
+        let took = self.now.saturating_sub(began);
+        self.service = self.service - self.service / 8 + took / 8;
         self.forget_gone();
         self.wear();
         self.account_outcome(id, status, &outcome, self.now.saturating_sub(began));

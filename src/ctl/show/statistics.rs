@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{Paint, bytes, escape, rate, seconds};
 use crate::control::stats::{
-    App, Distribution, Errors, Generation, Memory, Pool, Processes, Reload, Stats,
+    App, Distribution, Errors, Generation, Memory, Pool, Processes, Relay, Reload, Stats,
 };
 
 pub fn stats(stats: &Stats, control: &Path, paint: Paint) -> String {
@@ -85,6 +85,7 @@ fn lines(app: &App, paint: Paint) -> Vec<(&'static str, String)> {
         let name = escape(&listener.name);
         lines.push(("listener", format!("{name}, {waiting} of {limit} waiting")));
     }
+    lines.extend(relay(&app.relay).map(|text| ("relay", text)));
     let (received, sent) = (app.bytes.received_bytes, app.bytes.sent_bytes);
     lines.push((
         "traffic",
@@ -122,6 +123,27 @@ pub fn reload(reload: &Reload, paint: Paint) -> String {
         Some(error) => paint.red(&format!("failed {ago}: {}", escape(error))),
         None => format!("{} {ago}", escape(&reload.result)),
     }
+}
+
+/// Nothing for an app whose connections have all stayed where they were.
+fn relay(relay: &Relay) -> Option<String> {
+    let causes = [
+        (relay.busy, "from busy workers"),
+        (relay.balance, "to idle ones"),
+        (relay.drain, "from workers that left"),
+        (relay.stuck, "from stuck ones"),
+        (relay.full, "times full"),
+        (relay.refused, "refused"),
+    ];
+    let mut text = format!("{} taken over", relay.taken);
+    for (number, cause) in causes.iter().filter(|(number, _)| *number > 0) {
+        let _ = write!(text, ", {number} {cause}");
+    }
+    if let Some(wait) = relay.wait.p99_seconds {
+        let _ = write!(text, ", p99 {} on the way", seconds(wait));
+    }
+    let none = relay.taken == 0 && causes.iter().all(|(number, _)| *number == 0);
+    (!none).then_some(text)
 }
 
 fn pool(pool: &Pool) -> String {

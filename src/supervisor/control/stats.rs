@@ -6,8 +6,8 @@
 use crate::control::SCHEMA;
 use crate::control::stats::{
     App as AppStats, Bucket, Bytes, Connections, Distribution, Errors, Generation as Shown,
-    Listener as Queue, Memory, Pool, Process, Processes, Rates, Reload, Request, Requests, Stats,
-    Worker,
+    Listener as Queue, Memory, Pool, Process, Processes, Rates, Relay, Reload, Request, Requests,
+    Stats, Worker,
 };
 use crate::http::Refusal;
 use crate::link::VERSION;
@@ -19,6 +19,13 @@ use crate::supervisor::generation::Generation;
 use crate::supervisor::record::Birth;
 use crate::sys::clock::{Nanos, seconds};
 use crate::sys::diag::Diag;
+
+const RELAYED_OUT: [Counter; 4] = [
+    Counter::RelayedBusy,
+    Counter::RelayedDrain,
+    Counter::RelayedStuck,
+    Counter::RelayedBalance,
+];
 
 /// What statistics are made of.
 pub struct View<'a> {
@@ -97,6 +104,16 @@ impl View<'_> {
             connections: Connections {
                 open: open.sum(),
                 accepted: of(Counter::Connections),
+            },
+            relay: Relay {
+                busy: of(Counter::RelayedBusy),
+                drain: of(Counter::RelayedDrain),
+                stuck: of(Counter::RelayedStuck),
+                balance: of(Counter::RelayedBalance),
+                taken: of(Counter::RelayedIn),
+                full: of(Counter::RelayFull),
+                refused: of(Counter::RelayRefused),
+                wait: distribution(&totals.relay),
             },
             bytes: Bytes {
                 received_bytes: of(Counter::BytesReceived),
@@ -212,6 +229,8 @@ impl View<'_> {
             age_seconds: self.since(row.started()),
             requests: row.counter(Counter::Requests),
             connections: row.connections(),
+            relayed_out: RELAYED_OUT.map(|counter| row.counter(counter)).iter().sum(),
+            relayed_in: row.counter(Counter::RelayedIn),
             request: since.map(|since| self.request(row, since)),
             pss_bytes: memory.map(|memory| memory.pss),
             uss_bytes: memory.map(|memory| memory.unique),
