@@ -272,6 +272,23 @@ fn nothing_is_left_of_a_request_that_is_killed() {
     nothing_left(dir.path());
 }
 
+/// With a terminal the prompt stands at the start of a line.
+#[test]
+fn a_terminal_gets_the_page_at_the_root_and_a_line_end() {
+    let dir = scratch();
+    let terminal = nix::pty::openpty(None, None).expect("make a terminal");
+    let mut child = command(&dir, &["asked"])
+        .stdout(terminal.slave)
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("start rswsgi");
+    assert!(child.wait().expect("wait for rswsgi").success());
+    let mut shown = Vec::new();
+    // Its end is an error (EIO): nobody has it open any more.
+    let _ = std::fs::File::from(terminal.master).read_to_end(&mut shown);
+    assert_eq!(text(&shown), "GET - 0 \r\n");
+}
+
 #[test]
 fn files_are_printed_whole() {
     let dir = scratch();
