@@ -495,6 +495,8 @@ impl Worker<'_> {
         match verdict {
             Verdict::Persist => {
                 connection.phase = Phase::Head { scanned: 0 };
+                // Who asks next is not known before its head is.
+                connection.set_client(connection.address());
                 let idle = limits.keep_alive.unwrap_or_default();
                 self.set_deadline(id, nanos(idle));
                 Step::Wait

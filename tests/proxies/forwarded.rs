@@ -203,6 +203,24 @@ fn the_client_of_a_body_is_found_too() {
 }
 
 #[test]
+fn what_cannot_be_read_is_nobodys_whom_the_proxy_has_served_before() {
+    if !ours() {
+        return;
+    }
+    let server = server().arg("--trusted-proxies", "unix").start();
+    let mut proxy = server.connect_to(1);
+    environ(&mut proxy, "X-Forwarded-For: 192.0.2.7\r\n").assert("REMOTE_ADDR", "192.0.2.7");
+    proxy.send("GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For : 192.0.2.8\r\n\r\n");
+    proxy.response().assert_status(400);
+    let lines = wait_lines(&server, 2);
+    assert_eq!(lines[0]["peer"], "192.0.2.7");
+    assert_eq!(lines[1]["peer"], "", "{}", lines[1]);
+    server
+        .log
+        .wait_for("400: space_before_colon in \"GET / HTTP/1.1\" from a local client");
+}
+
+#[test]
 fn statistics_show_who_is_served() {
     if !ours() {
         return;

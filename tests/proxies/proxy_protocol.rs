@@ -182,6 +182,34 @@ fn reloads_and_upgrades_keep_the_protocol() {
     ask();
 }
 
+#[test]
+fn connections_keep_their_client_over_a_reload() {
+    if !ours() {
+        return;
+    }
+    let server = server().start();
+    let mut served = server.connect_to(0);
+    served.send(LINE);
+    environ(&mut served, "").assert("REMOTE_ADDR", "192.0.2.7");
+    let mut named = server.connect_to(1);
+    named.send(LINE_6);
+    let mut begun = server.connect_to(0);
+    begun.send_split(&LINE[..9], &[5]);
+    begun.wait_consumed();
+    let mut fresh = server.connect_to(1);
+    let first = server.workers();
+    server.read_notifications();
+    server.signal(Signal::SIGHUP);
+    server.wait_notified("READY=1");
+    first.into_iter().for_each(crate::support::Pid::wait_gone);
+    environ(&mut served, "").assert("REMOTE_ADDR", "192.0.2.7");
+    environ(&mut named, "").assert("REMOTE_ADDR", "2001:db8::7");
+    begun.send(&LINE[9..]);
+    environ(&mut begun, "").assert("REMOTE_PORT", "4711");
+    fresh.send(LINE_6);
+    environ(&mut fresh, "").assert("REMOTE_ADDR", "2001:db8::7");
+}
+
 /// The peer that counts for `--trusted-proxies` is the one that the header names.
 #[test]
 fn whoever_the_header_names_is_trusted_or_not() {
