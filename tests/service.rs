@@ -421,3 +421,37 @@ fn a_connection_in_place_of_a_listener_is_refused_with_the_reason() {
     server.expect_error("it is a connection, not a listening socket");
     server.finish();
 }
+
+#[test]
+fn an_application_is_told_nothing_of_the_service_manager() {
+    if !ours() {
+        return;
+    }
+    let importing = "import os\nopen('environment', 'w').write('\\n'.join(os.environ))\n\
+                     from procs import application\n";
+    let server = Server::new()
+        .file("looks.py", importing)
+        .app("looks")
+        .env("LISTEN_FDNAMES", "web")
+        .env("LISTEN_PIDFDID", "1")
+        .env("WATCHDOG_USEC", "60000000")
+        .env("WATCHDOG_PID", "1")
+        .env("FDSTORE", "8")
+        .start();
+    let seen = server.file("environment");
+    let names: Vec<&str> = seen.lines().collect();
+    assert!(names.contains(&"RUNTIME_DIRECTORY"), "{seen}");
+    for private in [
+        "LISTEN_",
+        "WATCHDOG_",
+        "NOTIFY_SOCKET",
+        "FDSTORE",
+        "RSWSGI_HAND_OVER",
+    ] {
+        assert!(
+            !names.iter().any(|name| name.starts_with(private)),
+            "{private}: {seen}"
+        );
+    }
+    server.finish();
+}

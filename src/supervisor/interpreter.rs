@@ -18,10 +18,11 @@ const BOOT: &str = include_str!("boot.py");
 
 /// Variables that are for the supervisor alone, beside those of `net::LISTEN_VARIABLES`: an
 /// application that saw them would act on them.
-const PRIVATE: [&str; 4] = [
+const PRIVATE: [&str; 5] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
+    "FDSTORE",
     super::hand_over::VARIABLE,
 ];
 
