@@ -117,23 +117,24 @@ impl Worker<'_> {
     /// How many listeners have their turn before this one: none is to starve beside one that is always
     /// ready.
     fn turn(&self, listener: usize) -> usize {
-        let most = self.listeners.len();
+        let most = self.listeners.len().max(1);
         (listener + most - 1 - self.last_listener.min(most - 1)) % most
     }
 
-    /// Which of two doors has its turn first. What comes by the relay has waited before.
+    /// Which of two doors has its turn first. What comes by the relay has waited before, but may come
+    /// without end where all workers are busy.
     pub(super) fn first(&self, one: Option<Door>, other: Door) -> Door {
         match (one, other) {
-            (Some(Door::Relay), _) | (_, Door::Relay) => Door::Relay,
             (Some(Door::Listener(one)), Door::Listener(other)) => {
-                let next = if self.turn(one) < self.turn(other) {
-                    one
-                } else {
-                    other
-                };
-                Door::Listener(next)
+                let is_one = self.turn(one) < self.turn(other);
+                Door::Listener(if is_one { one } else { other })
             }
-            (None, other) => other,
+            (Some(listener @ Door::Listener(_)), Door::Relay)
+            | (Some(Door::Relay), listener @ Door::Listener(_)) => match self.last_door {
+                Door::Relay => listener,
+                Door::Listener(_) => Door::Relay,
+            },
+            (None | Some(Door::Relay), other) => other,
         }
     }
 
@@ -186,6 +187,7 @@ impl Worker<'_> {
             }
         };
         self.last_listener = listener;
+        self.last_door = Door::Listener(listener);
         self.row.count(Counter::Connections, 1);
         if self.now >= self.next_wait {
             self.next_wait = self.now + WAIT_SAMPLE;
@@ -306,6 +308,7 @@ impl Worker<'_> {
             // It has waited for somebody once before.
             Door::Relay => {
                 if self.has_place() {
+                    self.last_door = door;
                     self.take_relayed(py);
                 }
                 return;

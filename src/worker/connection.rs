@@ -140,9 +140,9 @@ impl Connection {
         matches!(self.phase, Phase::Head { .. } | Phase::Proxy)
     }
 
-    /// Nothing of a request has arrived and nothing of a response waits.
+    /// Nothing of a request has arrived, none runs, and nothing of a response waits.
     pub fn is_idle(&self) -> bool {
-        self.awaits_head() && self.input.is_empty()
+        self.outlet.is_some() && self.awaits_head() && self.input.is_empty()
     }
 
     /// What to watch for in this phase.

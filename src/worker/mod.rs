@@ -205,7 +205,8 @@ pub struct Worker<'a> {
     rest: Rest,
     refusals: Throttle,
     shortages: Throttle,
-    /// Where the last connection came from.
+    /// Where the last connection came from, and the last new one.
+    last_door: Door,
     last_listener: usize,
     leave: Option<Leave>,
     farewell: Farewell,
@@ -271,6 +272,7 @@ impl<'a> Worker<'a> {
             ),
             refusals: Throttle::new(5),
             shortages: Throttle::new(1),
+            last_door: Door::Listener(0),
             last_listener: 0,
             leave: None,
             farewell: Farewell::Finish,

@@ -308,6 +308,10 @@ impl Watcher {
             let Some(mut places) = self.floor.visit() else {
                 break;
             };
+            // What was ready in this run may have been served since, in which case another runs.
+            if self.floor.last_run() != run {
+                break;
+            }
             let mut kept = Vec::new();
             for (candidate, ready) in candidates.iter().zip(ready) {
                 let passage = match ready {

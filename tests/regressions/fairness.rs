@@ -1,8 +1,7 @@
 //! One worker, more clients than it can serve at once: everybody has a turn. Time is counted in requests.
 
 use super::{hostile, ours, worker};
-use crate::support::Load;
-use crate::support::{Running, wait_until};
+use crate::support::{Load, Running, Server, wait_until};
 use nix::sys::signal::Signal;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
@@ -152,14 +151,33 @@ fn a_new_client_takes_the_descriptor_of_the_longest_idle_one() {
     server.finish().assert_says(notice);
 }
 
+/// An application that tells nobody that it was called, with the listeners of [`Load`].
+fn plain() -> Server {
+    let text = "def application(environ, start_response):\n    \
+                    start_response('200 OK', [])\n    \
+                    return [b'plain']\n";
+    let server = Server::new().file("plain.py", text).app("plain");
+    server.tcp().unix()
+}
+
 #[test]
 fn more_clients_than_places_take_turns_and_lose_no_request() {
     if !ours() {
         return;
     }
-    let server = hostile().arg("--max-connections", "4").app("basic");
-    let server = server.tcp().unix().start();
+    let server = plain().arg("--max-connections", "4").start();
     let load = Load::start(&server, 8);
     load.wait_answers(200);
+    load.finish();
+}
+
+#[test]
+fn busy_workers_that_exchange_connections_close_none() {
+    if !ours() {
+        return;
+    }
+    let server = plain().workers(4).arg("--relay-after", "1ms").start();
+    let load = Load::start(&server, 24);
+    load.wait_answers(100);
     load.finish();
 }
