@@ -10,6 +10,7 @@ mod daemon;
 mod development;
 mod elf;
 mod frameworks;
+mod hand_over;
 mod hosting;
 mod http;
 mod layering;

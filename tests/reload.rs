@@ -5,12 +5,12 @@ use crate::support::{Client, Load, Pid, Running, Server, only_rswsgi, wait_until
 use nix::sys::signal::Signal;
 use std::os::unix::fs::symlink;
 
-fn ours() -> bool {
+pub fn ours() -> bool {
     only_rswsgi("verified reload")
 }
 
 /// An application that answers with its version; `import` runs when it is imported.
-fn version(answer: &str, import: &str) -> String {
+pub fn version(answer: &str, import: &str) -> String {
     format!(
         "import os, sys, time\n\
          from talk import note, wait_at\n\
@@ -30,7 +30,7 @@ fn version(answer: &str, import: &str) -> String {
     )
 }
 
-fn shop() -> Server {
+pub fn shop() -> Server {
     Server::new()
         .app("shop")
         .workers(2)
@@ -484,7 +484,7 @@ fn under_load_reloads_lose_no_request() {
 
 /// A request that waits in the application.
 #[track_caller]
-fn busy(server: &Running) -> Client {
+pub fn busy(server: &Running) -> Client {
     let mut client = server.connect();
     client.send("GET /wait HTTP/1.1\r\nHost: test\r\n\r\n");
     server.notes.expect("waiting");
@@ -581,86 +581,6 @@ fn a_request_that_comes_while_the_last_one_runs_is_answered() {
 }
 
 #[test]
-fn without_the_relay_connections_end_with_their_worker() {
-    if !ours() {
-        return;
-    }
-    let server = shop().arg("--relay", "off").start();
-    let gate = server.gate("gate");
-    let master = server.master();
-    let mut idle = server.connect();
-    idle.get("/").assert_text("one");
-    let mut client = busy(&server);
-    server.signal(Signal::SIGHUP);
-    server.wait_notified("READY=1");
-    gate.open();
-    idle.expect_end();
-    client.response().assert_text("one");
-    client.expect_end();
-    master.wait_gone();
-}
-
-#[test]
-fn half_a_head_and_half_a_body_are_finished_by_the_next_generation() {
-    if !ours() {
-        return;
-    }
-    let server = shop().start();
-    let master = server.master();
-    let mut head = server.connect();
-    head.get("/").assert_text("one");
-    head.send("GET / HT");
-    let mut body = server.connect();
-    let post = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 6\r\n\r\n";
-    body.send(format!("{post}abc"));
-    for client in [&head, &body] {
-        client.wait_consumed();
-    }
-    server.write("shop.py", &version("two", ""));
-    server.signal(Signal::SIGHUP);
-    master.wait_gone();
-    head.send("TP/1.1\r\nHost: test\r\n\r\n");
-    body.send("def");
-    for client in [&mut head, &mut body] {
-        client.response().assert_text("two");
-        client.get("/").assert_text("two");
-    }
-}
-
-#[test]
-fn a_body_that_cannot_travel_is_finished_where_it_began() {
-    if !ours() {
-        return;
-    }
-    let server = shop().arg("--graceful-timeout", "1h").start();
-    let master = server.master();
-    let mut coded = server.connect();
-    let post = "POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n";
-    coded.send(format!("{post}3\r\nabc\r\n"));
-    let mut large = server.connect();
-    let post = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 200000\r\n\r\n";
-    large.send(post);
-    large.send(vec![b'x'; 100_000]);
-    for client in [&coded, &large] {
-        client.wait_consumed();
-    }
-    server.write("shop.py", &version("two", ""));
-    server.signal(Signal::SIGHUP);
-    server.wait_notified("READY=1");
-    coded.send("0\r\n\r\n");
-    large.send(vec![b'x'; 100_000]);
-    for client in [&mut coded, &mut large] {
-        let response = client.response();
-        response.assert_text("one");
-        assert!(!response.says_close(), "{response:?}");
-    }
-    master.wait_gone();
-    for client in [&mut coded, &mut large] {
-        client.get("/").assert_text("two");
-    }
-}
-
-#[test]
 fn a_stop_closes_idle_connections_as_ever() {
     if !ours() {
         return;
@@ -675,7 +595,7 @@ fn a_stop_closes_idle_connections_as_ever() {
 
 /// Two connections, both of which have been served by the same worker.
 #[track_caller]
-fn two_of_one_worker(server: &Running) -> (Client, Client) {
+pub fn two_of_one_worker(server: &Running) -> (Client, Client) {
     let mut known: Vec<(String, Client)> = Vec::new();
     wait_until("two connections of one worker", || {
         let mut client = server.connect();

@@ -50,6 +50,8 @@ pub(super) struct Process {
     pub(super) stacks: Stacks,
     /// To its watcher, which listens when nothing else of it does.
     pub(super) call: Channel,
+    /// Its watcher was told that it is about to be killed.
+    is_called: bool,
     /// The request it was killed over was answered in its stead.
     was_answered: bool,
     /// It has said that it could serve. Before that a signal might end it.
@@ -85,6 +87,8 @@ pub struct Workers {
     pub(super) processes: Vec<Option<Process>>,
     pub(super) mood: Mood,
     permission: Permission,
+    /// The next generation takes over what this one cannot finish.
+    has_heirs: bool,
     hopeless: bool,
     graceful_timeout: Nanos,
     care: Care,
@@ -94,6 +98,8 @@ pub struct Workers {
     pub(super) outbox: Outbox,
 }
 
+/// From the call of a watcher to the end of its process.
+const CALL: Nanos = 200 * MILLISECOND;
 /// What the client of a worker that is killed gets.
 const LATE: u16 = 504;
 /// After an order to stop at once, for what a worker cannot interrupt.
@@ -126,6 +132,7 @@ impl Workers {
             processes: (0..slots).map(|_| None).collect(),
             mood: Mood::Serving,
             permission: Permission::Awaited,
+            has_heirs: false,
             hopeless: false,
             graceful_timeout: nanos(settings.limits.graceful_timeout),
             care: Care::new(settings, slots, clock::now()),
@@ -158,6 +165,7 @@ impl Workers {
             channel: Line::Open(channel),
             stacks,
             call,
+            is_called: false,
             was_answered: false,
             is_up: false,
             leave_by: None,
@@ -204,6 +212,7 @@ impl Workers {
                 return self.tell_all(order::SERVE);
             }
         };
+        self.has_heirs = order == Order::HandOver;
         self.mood = match self.mood {
             Mood::Serving => Mood::Leaving { until },
             // A second order only ever makes it quicker.
@@ -352,15 +361,12 @@ impl Workers {
         match self.mood {
             Mood::Serving => {
                 self.tend(scoreboard, now);
-                self.kill(scoreboard, |process| {
-                    process.leave_by.is_some_and(|by| by <= now)
-                });
+                let overdue = |process: &Process| process.leave_by.is_some_and(|by| by <= now);
+                self.kill(scoreboard, overdue, now);
                 self.attend_to_crowd(scoreboard, doors, now);
             }
             Mood::Leaving { until } | Mood::Orphaned { until } if until <= now => {
-                self.kill(scoreboard, |_| true);
-                // Those in an uninterruptible sleep are asked again.
-                let until = now + SECOND;
+                let until = self.kill(scoreboard, |_| true, now);
                 self.mood = match self.mood {
                     Mood::Orphaned { .. } => Mood::Orphaned { until },
                     _ => Mood::Leaving { until },
@@ -536,11 +542,27 @@ impl Workers {
         self.hopeless |= verdict == Verdict::GiveUp;
     }
 
-    fn kill(&mut self, scoreboard: &Scoreboard, overdue: impl Fn(&Process) -> bool) {
+    /// Those that are overdue; where somebody can take over their connections, they are called first. When
+    /// to come back: those in an uninterruptible sleep are asked again.
+    fn kill(
+        &mut self,
+        scoreboard: &Scoreboard,
+        overdue: impl Fn(&Process) -> bool,
+        now: Nanos,
+    ) -> Nanos {
+        let has_heirs = self.has_heirs || self.mood == Mood::Serving;
+        let mut again = now + SECOND;
         for (slot, process) in self.processes.iter_mut().enumerate() {
             let Some(process) = process.as_mut().filter(|process| overdue(process)) else {
                 continue;
             };
+            if has_heirs && !process.is_called {
+                process.is_called = true;
+                let _ = process.call.send(call::LAST);
+                again = now + CALL;
+                process.leave_by = Some(again);
+                continue;
+            }
             let row = scoreboard.row(slot);
             let doing = match row.request_since() {
                 Some(_) => format!("in {:?}", row.request_line()),
@@ -551,6 +573,7 @@ impl Workers {
             let _ = process.child.signal(Signal::SIGKILL);
             process.leave_by = process.leave_by.map(|by| by + SECOND);
         }
+        again
     }
 }
 
