@@ -2,6 +2,8 @@
 
 mod demand;
 mod files;
+mod isolation;
+mod users;
 
 use crate::support::only_rswsgi;
 

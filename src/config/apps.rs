@@ -14,7 +14,11 @@ use super::setting::{Kind, Scope};
 use super::settings::{self, Settings};
 use super::table::{SETTINGS, setting};
 use super::target;
+use super::users::{self, UserFile};
 use crate::error::{Error, Exit, Result};
+use crate::sys::account;
+use crate::sys::process::cpus;
+use nix::unistd::Uid;
 
 /// What a server with many apps was configured with.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub struct Host {
     /// Of the server as a whole; its target means nothing.
     pub settings: Settings,
     directory: PathBuf,
+    /// Where users may have files.
+    users: Option<PathBuf>,
     layers: Layers,
 }
 
@@ -31,8 +37,18 @@ pub struct AppFile {
     /// The name of the app: that of the file without its ending.
     pub name: String,
     pub path: PathBuf,
+    pub place: Place,
+    /// The user to whom the file belongs, where users may have such.
+    pub owner: Option<u32>,
     /// Or what is wrong with it.
     pub settings: Result<Settings>,
+}
+
+/// Who may have put a file where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Admin,
+    Users,
 }
 
 /// The name of a server with many apps when it was given none.
@@ -69,6 +85,7 @@ impl Host {
         Ok(Some(Host {
             settings: settings::resolve(&own)?,
             directory,
+            users: layers.path("user-apps-dir")?,
             layers: layers.clone(),
         }))
     }
@@ -101,10 +118,65 @@ impl Host {
             apps.push(AppFile {
                 name,
                 path,
+                place: Place::Admin,
+                owner: None,
+                settings,
+            });
+        }
+        let Some(directory) = &self.users else {
+            return Ok(apps);
+        };
+        let files = users::files(directory);
+        for file in files.map_err(|reason| Error::new(Exit::Config, reason))? {
+            let name = file.path.file_stem().unwrap_or_default().to_string_lossy();
+            let name = name.into_owned();
+            let settings = match apps.iter().find(|app| app.name == name) {
+                Some(_) => Err(Error::new(
+                    Exit::Config,
+                    format!("{}: there is an app {name} already", file.path.display()),
+                )),
+                None => self.app_of_user(&name, &file),
+            };
+            apps.push(AppFile {
+                name,
+                path: file.path,
+                place: Place::Users,
+                owner: file.owner,
                 settings,
             });
         }
         Ok(apps)
+    }
+
+    /// The app of a user: what needs root, or is at the cost of others, is not for the user to say.
+    fn app_of_user(&self, name: &str, file: &UserFile) -> Result<Settings> {
+        let refuse = |reason: String| {
+            let text = format!("{}: {reason}", file.path.display());
+            Err(Error::new(Exit::Config, text))
+        };
+        let (owner, text) = match (file.owner, &file.text) {
+            (Some(owner), Ok(text)) => (owner, text),
+            (_, Err(reason)) => return refuse(reason.clone()),
+            (None, Ok(_)) => return refuse("it is nobody's".into()),
+        };
+        let mut layer = file::app_of_user(&file.path, text)?;
+        let binds_itself = layer.last("bind").is_some();
+        layer.set(setting("user"), vec![owner.to_string()]);
+        if let Some(entry) = account::entry(Uid::from_raw(owner)) {
+            layer.set(setting("group"), vec![entry.gid.to_string()]);
+        }
+        let settings = self.settings_of(name, &file.path, layer)?;
+        let directory = self.settings.user_listen_dir.as_deref();
+        for listen in settings.bind.iter().filter(|_| binds_itself) {
+            if let Err(reason) = users::may_listen(&listen.bind, directory, name) {
+                return refuse(reason);
+            }
+        }
+        let most = |settings: &Settings| settings.workers.resolve(cpus()).max;
+        match most(&settings) > most(&self.settings) {
+            true => refuse(format!("workers: at most {}", most(&self.settings))),
+            false => Ok(settings),
+        }
     }
 
     /// The settings of one app, by the name of its file.
@@ -123,11 +195,14 @@ impl Host {
     }
 
     fn app(&self, name: &str, path: &Path) -> Result<Settings> {
+        self.settings_of(name, path, file::app(path)?)
+    }
+
+    fn settings_of(&self, name: &str, path: &Path, mut layer: Layer) -> Result<Settings> {
         let refuse = |reason: String| Err(Error::new(Exit::Config, reason));
         if let Err(reason) = target::check_name(name) {
             return refuse(format!("{}: {reason}", path.display()));
         }
-        let mut layer = file::app(path)?;
         layer.set(setting("name"), vec![name.to_owned()]);
         let mut layers = self.layers.clone();
         layers.replace(|text| text.replace(PLACEHOLDER, name));
@@ -211,6 +286,12 @@ impl Settings {
             "control-group" => self.control_group = from.control_group.clone(),
             "metrics-bind" => self.metrics_bind = from.metrics_bind.clone(),
             "apps-dir" => self.apps_dir = from.apps_dir.clone(),
+            "user-apps-dir" => self.user_apps_dir = from.user_apps_dir.clone(),
+            "user-listen-dir" => self.user_listen_dir = from.user_listen_dir.clone(),
+            "control-users" => self.control_users = from.control_users,
+            "daemon" => self.daemon = from.daemon,
+            "pid-file" => self.pid_file = from.pid_file.clone(),
+            "cgroup" => self.isolation.cgroup_root = from.isolation.cgroup_root.clone(),
             "max-processes" | "max-starting" => self.host_limits = from.host_limits.clone(),
             _ => {}
         }

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::layers::Layers;
 use super::settings::Settings;
 use crate::error::Result;
+
+/// Of Passenger, in the directory of the application.
+const RESTART_FILE: &str = "tmp/restart.txt";
 
 /// Bounds on all apps together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +32,8 @@ pub struct Presence {
     pub idle_exit: Option<Duration>,
     /// Room for its processes is kept while it has none.
     pub reserve: bool,
+    /// A file whose change asks for a reload.
+    pub restart_file: Option<PathBuf>,
 }
 
 impl Settings {
@@ -49,10 +55,22 @@ pub(super) fn limits(layers: &Layers) -> Result<HostLimits> {
     })
 }
 
+/// Relative to where the application works.
+fn restart_file(layers: &Layers) -> Result<Option<PathBuf>> {
+    let usual = layers.switch("passenger")?.then(|| RESTART_FILE.to_owned());
+    let Some(text) = layers.text("restart-file")?.or(usual) else {
+        return Ok(None);
+    };
+    let directory = layers.path("chdir")?;
+    let directory = directory.unwrap_or_else(|| layers.base("restart-file").to_owned());
+    Ok(Some(directory.join(text)))
+}
+
 pub(super) fn presence(layers: &Layers) -> Result<Presence> {
     Ok(Presence {
         on_demand: layers.switch("on-demand")?,
         idle_exit: Some(layers.duration("idle-exit")?).filter(|time| !time.is_zero()),
         reserve: layers.switch("reserve")?,
+        restart_file: restart_file(layers)?,
     })
 }

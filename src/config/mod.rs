@@ -16,6 +16,7 @@ mod example;
 mod file;
 mod given;
 mod hosting;
+mod isolation;
 mod layers;
 mod listen;
 mod logs;
@@ -29,13 +30,14 @@ mod table;
 mod target;
 #[cfg(test)]
 mod tests;
+mod users;
 mod value;
 mod workers;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-pub use apps::{AppFile, Change, Host};
+pub use apps::{AppFile, Change, Host, Place};
 pub use ask::{Ask, Data, ShowHead};
 pub use before_fork::{BeforeFork, ForkSafety, WarmUp, WarmUpFailure};
 pub use bind::{Bind, DEFAULT_BIND, FIRST_FD, SOCKET_PATH_LENGTH};
@@ -44,6 +46,7 @@ pub use development::{Audience, Watching};
 pub use example::write_line;
 pub use given::Given;
 pub use hosting::{HostLimits, Presence};
+pub use isolation::{CgroupLimits, Isolation, Preset};
 pub use layers::InForce;
 pub use listen::{Listen, ProxyProtocol};
 pub use logs::LogSettings;

@@ -95,6 +95,8 @@ pub enum Environment {
 pub enum Scope {
     /// In the file of an app; in the host file it is the default for all of them.
     App,
+    /// The same, but not in a file that belongs to the user of the app.
+    Admin,
     /// Of the server as a whole: not in the file of an app.
     Host,
 }

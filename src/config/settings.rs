@@ -15,6 +15,7 @@ use super::bind::Bind;
 use super::development::{self, Watching};
 use super::given::{self, Given};
 use super::hosting::{self, HostLimits, Presence};
+use super::isolation::{self, Isolation};
 use super::layers::Layers;
 use super::listen::Listen;
 use super::logs::{self, LogSettings};
@@ -74,8 +75,15 @@ pub struct Settings {
     pub metrics_bind: Vec<Bind>,
     /// Files of the apps, when there are many.
     pub apps_dir: Option<PathBuf>,
+    /// The same of users.
+    pub user_apps_dir: Option<PathBuf>,
+    /// Where apps of users may listen.
+    pub user_listen_dir: Option<PathBuf>,
+    /// Whether users of apps may use the control socket.
+    pub control_users: bool,
     pub host_limits: HostLimits,
     pub presence: Presence,
+    pub isolation: Isolation,
     /// What was asked for, for people; without values that may be secret.
     pub given: Vec<Given>,
 }
@@ -202,8 +210,12 @@ pub(super) fn resolve(layers: &Layers) -> Result<Settings> {
             bind.check_length().map(|()| bind)
         })?,
         apps_dir: layers.path("apps-dir")?,
+        user_apps_dir: layers.path("user-apps-dir")?,
+        user_listen_dir: layers.path("user-listen-dir")?,
+        control_users: layers.switch("control-users")?,
         host_limits: hosting::limits(layers)?,
         presence: hosting::presence(layers)?,
+        isolation: isolation::resolve(layers)?,
         given: given::given(layers),
         underscore_fields: layers.parsed("underscore-fields", |text| match text {
             "drop" => Ok(UnderscoreFields::Drop),
@@ -289,6 +301,10 @@ fn resolve_target(layers: &Layers) -> Result<Target> {
             ),
         };
         return layer.check(name, read);
+    }
+    if layers.switch("passenger")? {
+        return Target::new("passenger_wsgi", None)
+            .map_err(|reason| Error::new(Exit::Internal, reason));
     }
     let message = "no application given; example: rswsgi myapp.wsgi:application";
     Err(Error::new(Exit::Usage, message))

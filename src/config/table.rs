@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+mod hosted;
+
 use super::setting::Environment::{Derived, None as NoVariable};
 use super::setting::Kind::{Choice, Duration, List, Number, Path, Size, Switch, Text};
 use super::setting::TakesEffect::{Live, Reload, Restart};
@@ -30,17 +32,13 @@ const APPLICATION: Setting = Setting {
 };
 const PRIVILEGES: Setting = Setting {
     section: Section::Privileges,
+    scope: Scope::Admin,
     ..APPLICATION
 };
 const PROCESS: Setting = Setting {
     section: Section::Process,
     scope: Scope::Host,
     takes_effect: Restart,
-    ..APPLICATION
-};
-const HOSTING: Setting = Setting {
-    section: Section::Hosting,
-    scope: Scope::Host,
     ..APPLICATION
 };
 const LISTENING: Setting = Setting {
@@ -107,6 +105,8 @@ pub static SETTINGS: &[Setting] = &[
         long_help: "Letters, digits, '-', '_' and '.'. By default the part of MODULE before the first dot.",
         ..APPLICATION
     },
+    hosted::PASSENGER,
+    hosted::RESTART_FILE,
     Setting {
         name: "python",
         value: "PATH",
@@ -171,6 +171,7 @@ pub static SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "umask",
+        scope: Scope::App,
         value: "OCTAL",
         help: "Permissions that files of the application do not get, such as 027",
         ..PRIVILEGES
@@ -191,6 +192,14 @@ pub static SETTINGS: &[Setting] = &[
             rights of their owner (PR_SET_NO_NEW_PRIVS).",
         ..PRIVILEGES
     },
+    hosted::ISOLATION,
+    hosted::WRITABLE,
+    hosted::READABLE,
+    hosted::MEMORY_MAX,
+    hosted::MEMORY_HIGH,
+    hosted::MAX_TASKS,
+    hosted::CPU_WEIGHT,
+    hosted::CGROUP,
     Setting {
         name: "daemon",
         kind: Switch,
@@ -211,63 +220,14 @@ pub static SETTINGS: &[Setting] = &[
             (USR2).",
         ..PROCESS
     },
-    Setting {
-        name: "apps-dir",
-        value: "DIR",
-        kind: Path,
-        takes_effect: Restart,
-        help: "Directory with a file for each of many apps to serve, instead of MODULE",
-        long_help: "DIR/shop.toml (or .yaml) holds the settings of the app shop: target and bind, and what differs from \
-            the settings given here, which are the defaults of all apps ({name} stands for the name of the app in \
-            paths, addresses, user and group). A file with a mistake disables its app alone: rswsgictl app list \
-            shows why. Reload picks up new, changed and removed files and leaves the other apps alone.",
-        ..HOSTING
-    },
-    Setting {
-        name: "max-processes",
-        value: "NUMBER",
-        kind: Number(0..=1_000_000),
-        default: Some("0"),
-        help: "Processes of all apps together, 0 for no limit",
-        long_help: "An app counts with its master and as many workers as it may have. Whoever wakes when there is no \
-            room waits for it: the app that has been idle for longest makes some.",
-        ..HOSTING
-    },
-    Setting {
-        name: "max-starting",
-        value: "NUMBER",
-        kind: Number(0..=100_000),
-        default: Some("0"),
-        help: "Apps that are started at the same time, 0 for one per CPU",
-        long_help: "Those that have waited longest come first, those of a user of whom none starts before others.",
-        ..HOSTING
-    },
-    Setting {
-        name: "on-demand",
-        kind: Switch,
-        scope: Scope::App,
-        help: "Start the application with the first connection only",
-        long_help: "Until then there is no process of it: the supervisor waits at its sockets, and nobody is refused \
-            while it starts. One that cannot be started answers 503 until it is tried again.",
-        ..HOSTING
-    },
-    Setting {
-        name: "idle-exit",
-        value: "TIME",
-        kind: Duration(0..=365 * DAY),
-        default: Some("10m"),
-        scope: Scope::App,
-        help: "With --on-demand: time without a request until it stops, 0 for never",
-        ..HOSTING
-    },
-    Setting {
-        name: "reserve",
-        kind: Switch,
-        scope: Scope::App,
-        help: "With --on-demand: keep room within --max-processes for this app",
-        long_help: "Apps that are always there have it anyway.",
-        ..HOSTING
-    },
+    hosted::APPS_DIR,
+    hosted::USER_APPS_DIR,
+    hosted::USER_LISTEN_DIR,
+    hosted::MAX_PROCESSES,
+    hosted::MAX_STARTING,
+    hosted::ON_DEMAND,
+    hosted::IDLE_EXIT,
+    hosted::RESERVE,
     Setting {
         name: "bind",
         short: Some('b'),
@@ -730,6 +690,7 @@ pub static SETTINGS: &[Setting] = &[
             socket gets this group and mode 660.",
         ..CONTROL
     },
+    hosted::CONTROL_USERS,
     Setting {
         name: "metrics-bind",
         value: "ADDR",

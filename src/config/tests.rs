@@ -61,7 +61,9 @@ fn every_setting_reaches_the_settings() {
             },
             (Kind::Duration(limits), _) => format!("{}ms", limits.end()),
             (Kind::Choice(choices), _) => choices[choices.len() - 1].to_owned(),
-            (Kind::Path, _) | (_, "sys-path" | "reload-extra") => "x".to_owned(),
+            (Kind::Path, _) | (_, "sys-path" | "reload-extra" | "writable" | "readable") => {
+                "x".to_owned()
+            }
             (_, "bind" | "metrics-bind" | "control") => "unix:x".to_owned(),
             (_, "env") => "K=V".to_owned(),
             (_, "script-name" | "warm-up") => "/x".to_owned(),

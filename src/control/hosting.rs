@@ -30,8 +30,26 @@ pub struct AppEntry {
     pub listeners: Vec<String>,
     /// Connections that were answered 503 because it could not be started.
     pub turned_away: u64,
+    /// What it is not isolated by, although `isolation` asks for it.
+    pub lacks: Vec<String>,
     /// Why it is disabled or failing, or what is wrong with its file although it serves.
     pub reason: Option<String>,
+}
+
+/// The reply to `logs`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LogTail {
+    /// One entry per app.
+    pub apps: Vec<AppLog>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AppLog {
+    /// Its name.
+    pub app: String,
+    /// The last lines that its processes have written, 16 KiB at most.
+    pub lines: Vec<String>,
 }
 
 /// The reply to `why`.

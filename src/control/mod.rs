@@ -23,7 +23,7 @@ mod reply;
 mod request;
 pub mod stats;
 
-pub use hosting::{AppEntry, AppList, AppStory, Start, Why};
+pub use hosting::{AppEntry, AppList, AppLog, AppStory, LogTail, Start, Why};
 pub use input::{Asked, Input};
 pub use page::{Page, Wanted, respond};
 pub use place::{DIRECTORIES, SUFFIX, directories};

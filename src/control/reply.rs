@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::hosting::{AppList, Why};
+use super::hosting::{AppList, LogTail, Why};
 use super::stats::{Process, Stats};
 
 /// What is sent back.
@@ -22,6 +22,7 @@ pub enum Reply {
     Level(Level),
     Apps(AppList),
     Why(Why),
+    Logs(LogTail),
     #[serde(skip)]
     Refused(Refused),
 }

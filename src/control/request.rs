@@ -44,6 +44,8 @@ pub enum Verb {
     Apps,
     /// The story of the last starts. No arguments. Reply: [`super::Why`].
     Why,
+    /// The last lines of the log of an app. No arguments. Reply: [`super::LogTail`].
+    Logs,
     /// `level`: the new one; without, nothing is changed. Reply: [`super::Level`].
     LogLevel { level: Option<String> },
 }
@@ -92,16 +94,30 @@ impl Verb {
             Verb::Config => "config",
             Verb::Apps => "apps",
             Verb::Why => "why",
+            Verb::Logs => "logs",
             Verb::LogLevel { .. } => "log-level",
+        }
+    }
+
+    /// What the user of an app may ask for about it (`--control-users`).
+    pub fn is_for_users(&self) -> bool {
+        match self {
+            Verb::LogLevel { .. } | Verb::Scale(_) | Verb::Recycle { .. } | Verb::Reopen => false,
+            Verb::Reload | Verb::Stop(_) => true,
+            _ => self.only_reads(),
         }
     }
 
     /// Whether it leaves the server as it is: what members of `--control-group` may ask for.
     pub fn only_reads(&self) -> bool {
         match self {
-            Verb::Ping | Verb::Stats | Verb::Trace(_) | Verb::Config | Verb::Apps | Verb::Why => {
-                true
-            }
+            Verb::Ping
+            | Verb::Stats
+            | Verb::Trace(_)
+            | Verb::Config
+            | Verb::Apps
+            | Verb::Why
+            | Verb::Logs => true,
             Verb::LogLevel { level } => level.is_none(),
             Verb::Reload | Verb::Stop(_) | Verb::Scale(_) | Verb::Recycle { .. } | Verb::Reopen => {
                 false
@@ -111,7 +127,7 @@ impl Verb {
 }
 
 /// Every verb, for messages and completions.
-pub const VERBS: [&str; 12] = [
+pub const VERBS: [&str; 13] = [
     "ping",
     "stats",
     "reload",
@@ -123,6 +139,7 @@ pub const VERBS: [&str; 12] = [
     "config",
     "apps",
     "why",
+    "logs",
     "log-level",
 ];
 
@@ -231,6 +248,7 @@ fn read_verb(verb: &str, fields: Map<String, Value>) -> Result<Verb, Refused> {
         "reopen" => arguments::<Nothing>(verb, fields).map(|_| Verb::Reopen)?,
         "apps" => arguments::<Nothing>(verb, fields).map(|_| Verb::Apps)?,
         "why" => arguments::<Nothing>(verb, fields).map(|_| Verb::Why)?,
+        "logs" => arguments::<Nothing>(verb, fields).map(|_| Verb::Logs)?,
         "config" => arguments::<Nothing>(verb, fields).map(|_| Verb::Config)?,
         "stop" => Verb::Stop(arguments::<StopArguments>(verb, fields)?.how),
         "scale" => match arguments(verb, fields)? {
@@ -340,6 +358,7 @@ mod tests {
             (r#"{"v":1,"do":"config"}"#, Verb::Config),
             (r#"{"v":1,"do":"apps"}"#, Verb::Apps),
             (r#"{"v":1,"do":"why"}"#, Verb::Why),
+            (r#"{"v":1,"do":"logs"}"#, Verb::Logs),
             (
                 r#"{"v":1,"do":"log-level"}"#,
                 Verb::LogLevel { level: None },

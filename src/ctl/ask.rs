@@ -14,8 +14,8 @@ use super::show::{self, Paint};
 use super::{Error, Exit, Result, print, say, top, wait};
 use crate::control::stats::Stats;
 use crate::control::{
-    AppList, Config, HowToStop, Level, Ping, Recycled, Reloaded, Request, Scaled, Stopping, Trace,
-    Verb, Why, read_reply,
+    AppList, Config, HowToStop, Level, LogTail, Ping, Recycled, Reloaded, Request, Scaled,
+    Stopping, Trace, Verb, Why, read_reply,
 };
 
 /// How long an answer may take that needs nothing but the server.
@@ -119,6 +119,7 @@ fn ask(invocation: &Invocation, verb: &Verb, deadline: Deadline) -> Result<()> {
         Verb::Trace(_) => show::trace(&read::<Trace>(&line)?, paint),
         Verb::Config => show::config(&read::<Config>(&line)?, paint),
         Verb::Apps => show::apps(&read::<AppList>(&line)?, paint),
+        Verb::Logs => show::logs(&read::<LogTail>(&line)?, paint),
         Verb::Why => show::why(&read::<Why>(&line)?, paint),
         Verb::LogLevel { .. } => show::level(&read::<Level>(&line)?),
         Verb::Reopen => "log files opened anew\n".to_owned(),

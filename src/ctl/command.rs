@@ -134,7 +134,7 @@ fn verb(name: &'static str, about: &'static str) -> Command {
     Command::new(name).about(about)
 }
 
-fn asking() -> [Command; 9] {
+fn asking() -> [Command; 10] {
     [
         verb("ping", "Ask whether the server is there, and which it is"),
         verb("stats", "Show what it is doing and what it has done"),
@@ -156,6 +156,7 @@ fn asking() -> [Command; 9] {
             )
             .group(ArgGroup::new("which").args(["worker", "busy"])),
         verb("config", "Show the settings in force"),
+        verb("logs", "Show what apps have logged lately"),
         verb("log-level", "Show the log level, or set it").arg(
             Arg::new("level")
                 .value_name("LEVEL")
@@ -321,6 +322,7 @@ fn task(matches: &ArgMatches) -> Task {
         "trace" if verb.get_flag("busy") => Verb::Trace(Workers::Busy),
         "trace" => Verb::Trace(slot().map_or(Workers::All, Workers::One)),
         "config" => Verb::Config,
+        "logs" => Verb::Logs,
         "app" if verb.subcommand_matches("why").is_some() => Verb::Why,
         "app" => Verb::Apps,
         "log-level" => Verb::LogLevel {

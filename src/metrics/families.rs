@@ -2,7 +2,7 @@
 
 use super::text::{Page, Type};
 use crate::control::Stats;
-use crate::control::stats::{App, Distribution};
+use crate::control::stats::{App, Bucket, Distribution};
 
 /// A number of an app, with the value of its second label.
 type Sample<'a> = (&'a str, f64);
@@ -385,7 +385,9 @@ fn histogram(
                 .buckets
                 .iter()
                 .filter(|b| below(b.below_seconds));
-            let count: u64 = within.map(|bucket| bucket.count).sum();
+            // Numbers of an application that may lie.
+            let add = |sum: u64, bucket: &Bucket| sum.wrapping_add(bucket.count);
+            let count = within.fold(0, add);
             let shown = format!("{bound:.6}");
             page.suffixed("_bucket", &[app, ("le", &shown)], count as f64);
         }

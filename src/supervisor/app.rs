@@ -10,10 +10,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::poll::PollFd;
 
 use super::Served;
+use super::cgroup;
 use super::development::Development;
 use super::generation::{self, Answer, Doors, Failure, Generation, Said};
 use super::hand_over::{AppState, GenerationState, HandedStage, RelayState, take};
-use super::hosting::{Presence, Story};
+use super::hosting::{Presence, Story, Tail};
 use super::logs::Logs;
 use super::output::Output;
 use super::progress::Progress;
@@ -72,6 +73,7 @@ pub struct App {
     remains: Vec<Output>,
     pub presence: Presence,
     pub story: Story,
+    pub tail: Tail,
     /// One line for the service manager.
     pub status: String,
     progress: Progress,
@@ -104,6 +106,7 @@ impl App {
             was,
             presence: Presence::of(&settings),
             story: Story::default(),
+            tail: Tail::default(),
             settings,
             listeners,
             generations: Vec::new(),
@@ -258,6 +261,7 @@ impl App {
             remains: Vec::new(),
             presence: Presence::of(&settings),
             story: Story::default(),
+            tail: Tail::default(),
             status,
             progress: Progress::default(),
             settings,
@@ -439,6 +443,9 @@ impl App {
     /// Reads what its processes have written.
     pub fn look(&mut self, logs: &mut Logs, now: Nanos) {
         self.outputs_mut().for_each(|output| output.look(logs, now));
+        for entry in logs.take_said() {
+            self.tail.push(&entry);
+        }
         self.remains.retain(|output| !output.is_over());
     }
 
@@ -480,7 +487,8 @@ impl App {
             return Some(clock::now() + patience.max(SECOND));
         }
         let last = rows().filter_map(Row::idle_since).max();
-        Some(last.unwrap_or_default().max(generation.started) + patience)
+        let last = last.unwrap_or_default().max(generation.started);
+        Some(last.saturating_add(patience))
     }
 
     fn is_activated(&self) -> bool {
@@ -504,7 +512,8 @@ impl App {
         let alive = |row: &&Row| row.state() != State::Dead;
         let rows = || generation.scoreboard.rows().iter().filter(alive);
         let busy = rows().filter(|row| row.request_since().is_some()).count();
-        let tenths: u64 = self.totals().recent.before(now, 10).iter().sum();
+        let recent = self.totals().recent.before(now, 10);
+        let tenths = recent.iter().fold(0u64, |sum, n| sum.wrapping_add(*n));
         format!(
             "{}: {}.{} requests/s, {busy} of {} workers busy",
             self.status,
@@ -552,6 +561,9 @@ impl App {
                 }
                 let (gone, output) = Gone::ended(generation, ended);
                 self.remains.push(output);
+                if self.generations.is_empty() {
+                    cgroup::clear(&self.settings);
+                }
                 news = self.step(Event::Ended(number), Some(gone), now).or(news);
             }
         }
@@ -643,6 +655,7 @@ impl App {
         };
         let settings = settings.as_ref().unwrap_or(&self.settings);
         self.story.started(number, cause, now);
+        self.presence.begins(settings, now);
         if settings.relay.is_some() && self.relay.is_none() {
             match Relay::create() {
                 Ok(relay) => self.relay = Some(relay),
@@ -660,6 +673,10 @@ impl App {
         let purpose = self.explains.purpose(number);
         match Generation::start(number, settings, doors, purpose, now) {
             Ok(generation) => {
+                if !generation.lacks.is_empty() {
+                    let lacks = generation.lacks.join(", ");
+                    log::warning!("{}--isolation goes without {lacks}", self.prefix());
+                }
                 self.generations.push(generation);
                 None
             }

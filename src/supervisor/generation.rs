@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::development::Development;
 use super::hand_over::{self, GenerationState, HandedStage, take};
+use super::isolation::Plan;
 use super::output::Output;
 use super::{interpreter, privileges};
 use crate::config::Settings;
@@ -24,6 +25,7 @@ use crate::relay::Relay;
 use crate::schedule::{Number, Pool};
 use crate::scoreboard::{Scoreboard, Totals};
 use crate::sys::clock::{MILLISECOND, Nanos};
+use crate::sys::isolation::Strays;
 use crate::sys::process::{self, Child, Ended};
 use crate::sys::seqpacket::{Channel, Received};
 
@@ -67,6 +69,10 @@ pub struct Generation {
     pub failure: Option<Failure>,
     /// It passes connections on by the relay of the app.
     pub relays: bool,
+    /// Reports that could not be read.
+    unreadable: u32,
+    /// What it is not isolated by, although it was to be.
+    pub lacks: Vec<String>,
     /// Version of its Python, once it has told.
     pub python: String,
 }
@@ -78,6 +84,9 @@ pub struct Doors<'a> {
     pub relay: Option<&'a Relay>,
     pub development: Option<&'a Development>,
 }
+
+/// After so many reports that cannot be read nothing is heard from a master any more.
+const MOST_UNREADABLE: u32 = 16;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -167,7 +176,13 @@ impl Generation {
         pass.extend(relay.into_iter().flat_map(Relay::ends));
         pass.extend(development.into_iter().flat_map(Development::ends));
         let directory = settings.interpreter.chdir.as_deref();
-        let child = process::spawn_as(command, &pass, privileges, directory)
+        let module = interpreter::module().map(PathBuf::from);
+        let mut plan = Plan::new(settings, identity, Path::new(&program), module.as_deref())?;
+        let mut isolation = plan.as_mut().map(Plan::take).unwrap_or_default();
+        if settings.is_hosted() || plan.is_some() {
+            isolation.strays = Strays::Closed;
+        }
+        let child = process::spawn_isolated(command, &pass, privileges, directory, isolation)
             .map_err(|error| cannot_execute(Path::new(&program), settings, &error))?;
         Ok(Self {
             number,
@@ -179,6 +194,8 @@ impl Generation {
             scoreboard,
             output,
             failure: None,
+            unreadable: 0,
+            lacks: plan.map(Plan::lacks).unwrap_or_default(),
             relays: relay.is_some(),
             python: String::new(),
         })
@@ -233,6 +250,8 @@ impl Generation {
             scoreboard: scoreboard.map_err(refused)?,
             output: Output::resume(state.output.as_ref(), state.number, settings)?,
             failure: None,
+            unreadable: 0,
+            lacks: Vec::new(),
             relays: false,
             python: state.python.clone(),
         })
@@ -248,7 +267,7 @@ impl Generation {
                 return Said::Nothing;
             }
             Err(error) => {
-                log::error!("generation {}: {error}", self.number);
+                log::error!("{}: {error}", self.name());
                 self.is_silent = true;
                 return Said::Nothing;
             }
@@ -269,7 +288,10 @@ impl Generation {
                 Said::Answer(Answer::More(ticket, slot, text))
             }
             Err(error) => {
-                log::error!("generation {}: unreadable report: {error}", self.number);
+                log::error!("{}: unreadable report: {error}", self.name());
+                self.unreadable += 1;
+                // Nobody who means well goes on like that.
+                self.is_silent |= self.unreadable >= MOST_UNREADABLE;
                 Said::Nothing
             }
         }
@@ -278,6 +300,14 @@ impl Generation {
     /// Whether there is nothing more to be heard from it.
     pub fn is_silent(&self) -> bool {
         self.is_silent
+    }
+
+    /// For the log; of many apps with the name of its own.
+    fn name(&self) -> String {
+        match self.settings.is_hosted() {
+            true => format!("{}: generation {}", self.settings.name, self.number),
+            false => format!("generation {}", self.number),
+        }
     }
 
     /// For the log.
@@ -304,7 +334,7 @@ impl Generation {
         match self.child.try_reap() {
             Ok(ended) => ended,
             Err(error) => {
-                log::error!("cannot wait for generation {}: {error}", self.number);
+                log::error!("cannot wait for {}: {error}", self.name());
                 None
             }
         }

@@ -127,7 +127,7 @@ fn beside_us() -> Option<PathBuf> {
 /// The extension module: `$RSWSGI_MODULE`, beside this program or in `deps/` beside it (where cargo
 /// leaves it), `<prefix>/lib/rswsgi/`, or where pip has put it together with this program.
 /// `None`: the interpreter has to find it by itself.
-fn module() -> Option<OsString> {
+pub fn module() -> Option<OsString> {
     if let Some(named) = std::env::var_os("RSWSGI_MODULE") {
         return Some(named);
     }

@@ -19,6 +19,8 @@ pub struct Logs {
     access: Option<Writer>,
     /// What applications print is told apart.
     names_output: bool,
+    /// What has been said since somebody looked, where each app's is kept apart.
+    said: Vec<Entry>,
     /// Requests without a line, not yet told.
     lost: u64,
     /// When that may be told again.
@@ -63,20 +65,29 @@ impl Logs {
             error,
             access,
             names_output: settings.is_hosted(),
+            said: Vec::new(),
             lost: 0,
             tell_at: 0,
         })
     }
 
     /// What a master or worker has to say.
-    pub fn entry(&self, mut entry: Entry) {
+    pub fn entry(&mut self, mut entry: Entry) {
         if self.names_output && entry.is_output() {
             // Whose print it is has to be said: it becomes an entry like others.
             entry.who = entry.who.replacen("output", "app", 1);
         }
+        if self.names_output {
+            self.said.push(entry.clone());
+        }
         if let Some(writer) = &self.error {
             writer.entry(entry);
         }
+    }
+
+    /// What has been said since the last look.
+    pub fn take_said(&mut self) -> Vec<Entry> {
+        std::mem::take(&mut self.said)
     }
 
     pub fn access(&mut self, text: Vec<u8>, taken: Taken, now: Nanos) {

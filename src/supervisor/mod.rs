@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod cgroup;
 mod check;
 mod control;
 mod convert;
@@ -14,6 +15,7 @@ mod generation;
 mod hand_over;
 mod hosting;
 mod interpreter;
+mod isolation;
 mod logs;
 mod output;
 mod pid_file;

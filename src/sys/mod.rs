@@ -11,6 +11,7 @@ pub mod forks;
 pub mod heap;
 pub mod image;
 pub mod inventory;
+pub mod isolation;
 pub mod memory;
 pub mod notify;
 pub mod orphan;

@@ -15,6 +15,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
+use super::isolation::Isolation;
 use super::privileges::Privileges;
 
 /// A child of this process that has not been reaped.
@@ -137,10 +138,21 @@ pub fn spawn(command: Command, pass: &[BorrowedFd<'_>]) -> io::Result<Child> {
 
 /// The same with these privileges. `directory`: where it works, to be entered as whom it becomes.
 pub fn spawn_as(
+    command: Command,
+    pass: &[BorrowedFd<'_>],
+    privileges: Privileges,
+    directory: Option<&Path>,
+) -> io::Result<Child> {
+    spawn_isolated(command, pass, privileges, directory, Isolation::default())
+}
+
+/// The same, shut in.
+pub fn spawn_isolated(
     mut command: Command,
     pass: &[BorrowedFd<'_>],
     privileges: Privileges,
     directory: Option<&Path>,
+    isolation: Isolation,
 ) -> io::Result<Child> {
     let pass: Vec<RawFd> = pass.iter().map(|fd| fd.as_raw_fd()).collect();
     let directory = directory
@@ -149,6 +161,7 @@ pub fn spawn_as(
     let parent = nix::unistd::getpid();
     let prepare = move || {
         super::signal::reset_all();
+        isolation.before_drop();
         privileges.apply()?;
         if let Some(directory) = &directory {
             nix::unistd::chdir(directory.as_c_str())?;
@@ -158,6 +171,7 @@ pub fn spawn_as(
         if nix::unistd::getppid() != parent {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
+        isolation.close_strays();
         for &fd in &pass {
             // SAFETY: fcntl(2) on a descriptor number reads no memory of ours; the descriptor is
             // open, because the parent borrows it for the length of the call to `spawn`.
@@ -165,6 +179,8 @@ pub fn spawn_as(
                 return Err(io::Error::last_os_error());
             }
         }
+        // At last: from here on only what it allows.
+        isolation.after_drop();
         Ok(())
     };
     // SAFETY: between fork and exec `prepare` makes system calls only; it neither allocates nor

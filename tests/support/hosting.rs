@@ -19,15 +19,20 @@ pub struct Hosted {
 impl Hosting {
     /// `host`: more lines of the host file.
     pub fn new(host: &str) -> Hosting {
-        let server = Server::new().default_workers().bind_nothing();
+        Hosting::on(Server::new(), host)
+    }
+
+    /// On a server of a special kind.
+    pub fn on(server: Server, host: &str) -> Hosting {
+        let server = server.default_workers().bind_nothing();
         for name in ["apps", "sockets"] {
             std::fs::create_dir(server.dir().join(name)).expect("a new directory");
         }
-        let mut text = format!(
-            "apps-dir = \"apps\"\npython = {:?}\n",
-            python::default().path
-        );
         let own = |name: &str| !host.lines().any(|line| line.starts_with(name));
+        let mut text = "apps-dir = \"apps\"\n".to_owned();
+        if own("python") {
+            let _ = writeln!(text, "python = {:?}", python::default().path);
+        }
         for (name, line) in [
             ("workers", "workers = 1"),
             ("bind", "bind = \"unix:sockets/{name}.sock\""),

@@ -30,11 +30,14 @@ pub struct TestDir(PathBuf);
 
 impl TestDir {
     pub fn new() -> TestDir {
+        TestDir::below(&std::env::temp_dir())
+    }
+
+    pub fn below(place: &Path) -> TestDir {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         // Short: the path of a Unix socket has 108 bytes at most (unix(7)).
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path =
-            std::env::temp_dir().join(format!("rswsgi-test-{}-{number}", std::process::id()));
+        let path = place.join(format!("rswsgi-test-{}-{number}", std::process::id()));
         // What a test that failed has kept, of a process that had the same number.
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(path.join("run")).expect("create the directory of the test");
@@ -97,7 +100,15 @@ pub struct Server {
 impl Server {
     /// One worker, no application yet, one TCP listener unless something else is asked for.
     pub fn new() -> Server {
-        let dir = TestDir::new();
+        Server::inside(TestDir::new())
+    }
+
+    /// The same with its directory outside of /tmp, which an application may have for itself.
+    pub fn outside_tmp() -> Server {
+        Server::inside(TestDir::below(Path::new(env!("CARGO_TARGET_TMPDIR"))))
+    }
+
+    fn inside(dir: TestDir) -> Server {
         Server {
             target: None,
             workers: Some("1".into()),

@@ -83,7 +83,15 @@ pub(super) fn layers(path: &Path) -> Result<Vec<Layer>> {
 
 /// The settings of one of many apps: those of the server as a whole are mistakes there.
 pub(super) fn app(path: &Path) -> Result<Layer> {
-    let (layer, include) = read(path)?;
+    check_app(path, read(path)?, &[Scope::App, Scope::Admin])
+}
+
+/// The same for one that belongs to a user, who may say less.
+pub(super) fn app_of_user(path: &Path, text: &str) -> Result<Layer> {
+    check_app(path, read_text(path, text)?, &[Scope::App])
+}
+
+fn check_app(path: &Path, (layer, include): (Layer, Include), may: &[Scope]) -> Result<Layer> {
     let refuse = |line: usize, text: String| {
         let text = format!("{}:{line}: {text}", path.display());
         Err(Error::new(Exit::Config, text))
@@ -91,14 +99,22 @@ pub(super) fn app(path: &Path) -> Result<Layer> {
     if let Some((_, line)) = include {
         return refuse(line, "the file of an app cannot include others".into());
     }
-    let of_host = |name: &str| {
+    let scope = |name: &str| {
         let setting = SETTINGS.iter().find(|setting| setting.name == name);
-        setting.is_some_and(|setting| setting.scope == Scope::Host)
+        setting.map_or(Scope::Host, |setting| setting.scope)
     };
-    match layer.values.iter().find(|(name, _)| of_host(name)) {
-        Some((name, given)) => refuse(
+    match layer
+        .values
+        .iter()
+        .find(|(name, _)| !may.contains(&scope(name)))
+    {
+        Some((name, given)) if scope(name) == Scope::Host => refuse(
             given.line,
             format!("{name} is a setting of the server as a whole, not of an app"),
+        ),
+        Some((name, given)) => refuse(
+            given.line,
+            format!("{name} is for the administrator of the server to say, not for a user"),
         ),
         None => Ok(layer),
     }
@@ -112,18 +128,23 @@ fn config(error: Error) -> Error {
 type Include = Option<(String, usize)>;
 
 fn read(path: &Path) -> Result<(Layer, Include)> {
-    let parse = parser(path)?;
+    parser(path)?;
     let text = text(path).map_err(|error| {
         config(Error::io(
             format_args!("cannot read the configuration {}", path.display()),
             &error,
         ))
     })?;
+    read_text(path, &text)
+}
+
+fn read_text(path: &Path, text: &str) -> Result<(Layer, Include)> {
+    let parse = parser(path)?;
     let placed = |mistake: Mistake| {
         let text = format!("{}:{}: {}", path.display(), mistake.line, mistake.reason);
         Error::new(Exit::Config, text)
     };
-    let entries = parse(&text).map_err(placed)?;
+    let entries = parse(text).map_err(placed)?;
     layer(path, entries).map_err(placed)
 }
 

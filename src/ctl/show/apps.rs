@@ -2,7 +2,7 @@
 
 use super::table::Table;
 use super::{Paint, escape, escape_lines, seconds};
-use crate::control::{AppList, AppStory, Start, Why};
+use crate::control::{AppList, AppStory, LogTail, Start, Why};
 
 pub fn apps(list: &AppList, paint: Paint) -> String {
     if list.apps.is_empty() {
@@ -35,10 +35,27 @@ pub fn apps(list: &AppList, paint: Paint) -> String {
         if let Some(reason) = &app.reason {
             text += &format!("{}: {}\n", escape(&app.app), paint.red(&escape(reason)));
         }
+        if !app.lacks.is_empty() {
+            let lacks = escape(&app.lacks.join(", "));
+            text += &format!("{}: isolation goes without {lacks}\n", escape(&app.app));
+        }
         match app.turned_away {
             0 => {}
             1 => text += &format!("{}: 1 client was answered 503\n", escape(&app.app)),
             n => text += &format!("{}: {n} clients were answered 503\n", escape(&app.app)),
+        }
+    }
+    text
+}
+
+pub fn logs(tail: &LogTail, paint: Paint) -> String {
+    let mut text = String::new();
+    for app in &tail.apps {
+        if tail.apps.len() > 1 {
+            text += &format!("{}\n", paint.bold(&escape(&app.app)));
+        }
+        for line in &app.lines {
+            text += &format!("{}\n", escape(line));
         }
     }
     text

@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::control::stats::{Request, Stats, Worker};
 use crate::control::{Config, Level, Ping, Recycled, Reloaded, Scaled, Trace};
 
-pub use apps::{apps, why};
+pub use apps::{apps, logs, why};
 pub use statistics::{reload, stats};
 use table::Table;
 pub use units::{

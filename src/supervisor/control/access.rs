@@ -12,6 +12,8 @@ use crate::sys::socket::Credentials;
 pub enum Role {
     /// Root and the user of the server.
     Everything,
+    /// With `--control-users`: this user, about apps that run as it.
+    Owner(u32),
     /// Members of `--control-group`.
     Looking,
     /// Nobody in particular: pages for everybody, on `--metrics-bind`.
@@ -19,12 +21,34 @@ pub enum Role {
 }
 
 /// `None`: nothing at all.
-pub fn role(peer: &Credentials, own: Uid, group: Option<Gid>) -> Option<Role> {
+pub fn role(peer: &Credentials, own: Uid, group: Option<Gid>, users: Users) -> Option<Role> {
     if peer.user == 0 || peer.user == own.as_raw() {
         return Some(Role::Everything);
     }
-    let group = group?.as_raw();
-    peer.groups.contains(&group).then_some(Role::Looking)
+    if group.is_some_and(|group| peer.groups.contains(&group.as_raw())) {
+        return Some(Role::Looking);
+    }
+    match users {
+        Users::MayAsk => Some(Role::Owner(peer.user)),
+        Users::MayNot => None,
+    }
+}
+
+/// Whether users of apps have a say (`--control-users`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Users {
+    MayAsk,
+    MayNot,
+}
+
+impl Role {
+    /// Whose apps it is about, if not all.
+    pub fn owner(self) -> Option<u32> {
+        match self {
+            Role::Owner(user) => Some(user),
+            Role::Everything | Role::Looking | Role::Public => None,
+        }
+    }
 }
 
 /// A name, or a number as it is.
@@ -63,7 +87,10 @@ mod tests {
             (1001, &[0, 1000], None, None),
             (1000, &[50], group, Some(Role::Everything)),
         ] {
-            assert_eq!(role(&peer(user, groups), own, group), expected, "{user}");
+            let peer = peer(user, groups);
+            assert_eq!(role(&peer, own, group, Users::MayNot), expected, "{user}");
+            let expected = expected.or(Some(Role::Owner(user)));
+            assert_eq!(role(&peer, own, group, Users::MayAsk), expected, "{user}");
         }
     }
 

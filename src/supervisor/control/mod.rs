@@ -36,7 +36,7 @@ use crate::net::Listener;
 use crate::sys::clock::{self, Nanos, SECOND};
 use crate::sys::diag::Diag;
 use crate::sys::socket;
-use access::Role;
+use access::{Role, Users};
 use client::{Client, Id};
 use pending::Pending;
 
@@ -80,6 +80,7 @@ pub struct Control {
     doors: Vec<Door>,
     /// `--control-group`
     group: Option<Gid>,
+    users: Users,
     clients: Vec<Client>,
     next_client: Id,
     next_ticket: Ticket,
@@ -99,6 +100,8 @@ pub struct Question {
 
 /// Clients at the same time, of the control socket and of all others.
 const MOST_CLIENTS: usize = 64;
+/// Of them, clients of one user of an app.
+const MOST_OF_USER: usize = 8;
 /// Connections accepted per wake-up and listener.
 const ACCEPTS: usize = 16;
 /// After `accept` failed for want of descriptors or memory.
@@ -117,6 +120,10 @@ impl Control {
         Ok(Self {
             doors,
             group: group.map(access::group).transpose()?,
+            users: match settings.control_users {
+                true => Users::MayAsk,
+                false => Users::MayNot,
+            },
             clients: Vec::new(),
             next_client: 0,
             next_ticket: 0,
@@ -242,13 +249,29 @@ impl Control {
         let peer = socket::credentials(socket)
             .map_err(|error| refuse(format!("it is not known who asks: {error}")))?;
         let who = format!("uid {}, pid {}", peer.user, peer.pid);
-        match access::role(&peer, geteuid(), self.group) {
+        match access::role(&peer, geteuid(), self.group, self.users) {
+            Some(role @ Role::Owner(_)) if self.crowds(role) => Err(Refused::new(
+                Kind::Busy,
+                "you have too many connections here",
+            )),
             Some(role) => Ok((role, who)),
             None => Err(refuse(format!(
                 "user {} may not use this socket",
                 peer.user
             ))),
         }
+    }
+
+    /// One user of an app is not to keep out the others.
+    fn crowds(&self, role: Role) -> bool {
+        let own = self.clients.iter().filter(|client| client.role == role);
+        own.count() >= MOST_OF_USER
+    }
+
+    /// What a client may do; nothing if it has left.
+    fn role_of(&self, id: Id) -> Role {
+        let client = self.clients.iter().find(|client| client.id == id);
+        client.map_or(Role::Public, |client| client.role)
     }
 
     /// The client that has been idle for longest goes when there are too many.

@@ -68,9 +68,10 @@ fn bind(settings: &Settings, path: &Path) -> Result<Door> {
     let address = Bind::Unix {
         path: path.to_owned(),
         // Who may connect is asked again: by SO_PEERCRED.
-        mode: Some(match group {
-            Some(_) => 0o660,
-            None => 0o600,
+        mode: Some(match (&group, settings.control_users) {
+            (_, true) => 0o666,
+            (Some(_), false) => 0o660,
+            (None, false) => 0o600,
         }),
         user: None,
         group,

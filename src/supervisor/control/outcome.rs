@@ -66,7 +66,10 @@ impl Supervisor {
         };
         let answer: Result<Reply, Refused> = match (then, refused) {
             (Then::Page(page), _) => return self.show(client, page, now),
-            (Then::Stats, _) => Ok(Reply::Stats(Box::new(self.stats(now)))),
+            (Then::Stats, _) => {
+                let role = self.control.role_of(client);
+                Ok(Reply::Stats(Box::new(self.stats_for(role, now))))
+            }
             (Then::Reload(names), _) => self.outcome(&names),
             (Then::Files(outcome), _) => self.outcome_of_files(outcome),
             (_, _) if !awaited.is_empty() => Err(late()),

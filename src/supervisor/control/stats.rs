@@ -179,7 +179,8 @@ impl View<'_> {
         // A server that is younger than the window is not slower for it.
         let age = self.since(self.birth.monotonic).max(1.0);
         let mean = |window: usize| {
-            let sum: u64 = counts.iter().rev().take(window).sum();
+            let last = counts.iter().rev().take(window);
+            let sum = last.fold(0, |sum: u64, more| sum.wrapping_add(*more));
             sum as f64 / age.min(window as f64)
         };
         Rates {

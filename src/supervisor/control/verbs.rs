@@ -60,8 +60,9 @@ impl Supervisor {
             }
             Asked::Line(line) => {
                 let request = Request::read(&line).and_then(|request| may(role, request));
-                let done = request
-                    .and_then(|request| self.carry_out(client, &request, &who, &mut news, now));
+                let done = request.and_then(|request| {
+                    self.carry_out((client, role), &request, &who, &mut news, now)
+                });
                 match done {
                     Ok(None) => {}
                     Ok(Some(reply)) => self.control.reply(client, reply, now),
@@ -75,7 +76,7 @@ impl Supervisor {
     /// `None` when the answer comes later.
     fn carry_out(
         &mut self,
-        client: Id,
+        (client, role): (Id, Role),
         request: &Request,
         who: &str,
         news: &mut Vec<News>,
@@ -85,7 +86,7 @@ impl Supervisor {
         let apps = match &request.verb {
             // Of files that are no apps, too.
             Verb::Reload | Verb::Apps | Verb::Why if self.host.is_some() => Vec::new(),
-            _ => self.chosen(named)?,
+            _ => self.chosen(named, role)?,
         };
         let name = request.verb.name();
         if !request.verb.only_reads() {
@@ -98,14 +99,14 @@ impl Supervisor {
                 apps: self
                     .apps
                     .iter()
-                    .filter(|app| !app.is_retired())
+                    .filter(|app| !app.is_retired() && is_visible(app, role))
                     .map(|app| app.settings.name.clone())
                     .collect(),
             }))),
             Verb::Stats => {
                 let then = Pending::new(client, None, Then::Stats);
                 match self.wants_sample(then, now) {
-                    Some(_) => Ok(Some(Reply::Stats(Box::new(self.stats(now))))),
+                    Some(_) => Ok(Some(Reply::Stats(Box::new(self.stats_for(role, now))))),
                     None => Ok(None),
                 }
             }
@@ -114,9 +115,14 @@ impl Supervisor {
                 Ok(Some(self.stop_apps(&apps, *how, now)))
             }
             Verb::Stop(how) => Ok(Some(self.stop(*how, now))),
-            Verb::Apps => Ok(Some(Reply::Apps(self.list_apps(named, now)))),
-            Verb::Why => self.tell_why(named, now).map(|why| Some(Reply::Why(why))),
-            Verb::Reload if self.host.is_some() => self.ask_reload_files(client, named, now),
+            Verb::Logs => Ok(Some(Reply::Logs(self.tail(&apps)))),
+            Verb::Apps => Ok(Some(Reply::Apps(self.list_apps(named, role.owner(), now)))),
+            Verb::Why => self
+                .tell_why(named, role.owner(), now)
+                .map(|why| Some(Reply::Why(why))),
+            Verb::Reload if self.host.is_some() => {
+                self.ask_reload_files((client, role), named, now)
+            }
             Verb::Reload => self.ask_reload(client, &apps, news, now),
             Verb::Scale(resize) => {
                 let resize = *resize;
@@ -152,9 +158,12 @@ impl Supervisor {
     }
 
     /// Indices of the apps that a request is about.
-    fn chosen(&self, name: Option<&str>) -> Result<Vec<usize>, Refused> {
-        let fits =
-            |app: &App| !app.is_retired() && name.is_none_or(|name| app.settings.name == name);
+    fn chosen(&self, name: Option<&str>, role: Role) -> Result<Vec<usize>, Refused> {
+        let fits = |app: &App| {
+            !app.is_retired()
+                && is_visible(app, role)
+                && name.is_none_or(|name| app.settings.name == name)
+        };
         let chosen: Vec<usize> = (0..self.apps.len())
             .filter(|index| fits(&self.apps[*index]))
             .collect();
@@ -199,12 +208,17 @@ impl Supervisor {
         })
     }
 
-    fn ask_reload_files(&mut self, client: Id, named: Option<&str>, now: Nanos) -> Answered {
+    fn ask_reload_files(
+        &mut self,
+        (client, role): (Id, Role),
+        named: Option<&str>,
+        now: Nanos,
+    ) -> Answered {
         if self.course != Course::Serving {
             return Err(Refused::new(Kind::Unavailable, "the server stops"));
         }
         let done = match named {
-            Some(name) => self.reload_file(name, now),
+            Some(name) => self.reload_file(name, role.owner(), now),
             None => self.reload_files(now),
         };
         let outcome = done.map_err(|error| Refused::new(Kind::Failed, error.to_string()))?;
@@ -331,6 +345,19 @@ impl Supervisor {
         stats
     }
 
+    /// What this client may see of them.
+    pub(super) fn stats_for(&mut self, role: Role, now: Nanos) -> Stats {
+        let mut stats = self.stats(now);
+        if let Some(owner) = role.owner() {
+            let is_own = |name: &str| {
+                let mut apps = self.apps.iter().filter(|app| app.settings.name == name);
+                apps.all(|app| app.presence.owner == owner)
+            };
+            stats.apps.retain(|app| is_own(&app.name));
+        }
+        stats
+    }
+
     fn config(&self, apps: &[usize]) -> Config {
         let takes_effect = |name: &str| {
             let setting = SETTINGS.iter().find(|setting| setting.name == name);
@@ -355,10 +382,26 @@ impl Supervisor {
     }
 }
 
+fn is_visible(app: &App, role: Role) -> bool {
+    role.owner().is_none_or(|owner| owner == app.presence.owner)
+}
+
 fn may(role: Role, request: Request) -> Result<Request, Refused> {
     match role {
         Role::Everything => Ok(request),
         Role::Looking if request.verb.only_reads() => Ok(request),
+        Role::Owner(_) if request.verb.is_for_users() => {
+            // Of which app, has to be said; there is no way to stop or reload all of one's own.
+            let steers = !request.verb.only_reads();
+            match request.app.is_none() && steers {
+                true => Err(Refused::new(Kind::NoPermission, "say which of your apps")),
+                false => Ok(request),
+            }
+        }
+        Role::Owner(_) => {
+            let text = format!("{} is not for users of apps", request.verb.name());
+            Err(Refused::new(Kind::NoPermission, text))
+        }
         Role::Looking | Role::Public => {
             let verb = request.verb.name();
             let text = format!("{verb} takes root or the user of the server");

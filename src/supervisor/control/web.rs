@@ -17,6 +17,8 @@ impl Supervisor {
     pub(super) fn turn_to(&mut self, client: Id, role: Role, page: Page, now: Nanos) {
         let wanted = match page.wanted {
             Ok(wanted) if role == Role::Public && !is_public(wanted) => Err(404),
+            // Pages are about all apps.
+            Ok(wanted) if role.owner().is_some() && wanted != Wanted::Health => Err(404),
             wanted => wanted,
         };
         match wanted {

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::control::{AppEntry, AppList, AppStory, Kind, Refused, Why};
+use crate::control::{AppEntry, AppList, AppLog, AppStory, Kind, LogTail, Refused, Why};
 use crate::net::Listener;
 use crate::scoreboard::State;
 use crate::supervisor::Supervisor;
@@ -11,10 +11,14 @@ use crate::sys::clock::{Nanos, seconds};
 
 impl Supervisor {
     /// The apps, and the files of which there is none, by name.
-    pub fn list_apps(&self, name: Option<&str>, now: Nanos) -> AppList {
+    /// `owner`: only those of this user.
+    pub fn list_apps(&self, name: Option<&str>, owner: Option<u32>, now: Nanos) -> AppList {
+        let is_own = |of: Option<u32>| owner.is_none_or(|owner| of == Some(owner));
         let apps = self.apps.iter().filter(|app| !app.is_retired());
+        let apps = apps.filter(|app| is_own(Some(app.presence.owner)));
         let apps = apps.map(|app| app.entry(now));
         let disabled = self.host.iter().flat_map(|host| &host.disabled);
+        let disabled = disabled.filter(|disabled| is_own(disabled.owner));
         let disabled = disabled.map(|disabled| AppEntry {
             app: disabled.name.clone(),
             state: "disabled".into(),
@@ -27,17 +31,26 @@ impl Supervisor {
         AppList { apps }
     }
 
-    pub fn tell_why(&self, name: Option<&str>, now: Nanos) -> Result<Why, Refused> {
-        let stories = self.list_apps(name, now).apps.into_iter().map(|entry| {
-            let mut apps = self.apps.iter().filter(|app| !app.is_retired());
-            let app = apps.find(|app| app.settings.name == entry.app);
-            AppStory {
-                app: entry.app,
-                state: entry.state,
-                reason: entry.reason,
-                starts: app.map(|app| app.story.show(now)).unwrap_or_default(),
-            }
-        });
+    pub fn tell_why(
+        &self,
+        name: Option<&str>,
+        owner: Option<u32>,
+        now: Nanos,
+    ) -> Result<Why, Refused> {
+        let stories = self
+            .list_apps(name, owner, now)
+            .apps
+            .into_iter()
+            .map(|entry| {
+                let mut apps = self.apps.iter().filter(|app| !app.is_retired());
+                let app = apps.find(|app| app.settings.name == entry.app);
+                AppStory {
+                    app: entry.app,
+                    state: entry.state,
+                    reason: entry.reason,
+                    starts: app.map(|app| app.story.show(now)).unwrap_or_default(),
+                }
+            });
         let apps: Vec<AppStory> = stories.collect();
         match apps.is_empty() {
             true => Err(Refused::new(
@@ -45,6 +58,22 @@ impl Supervisor {
                 "there is no app of this name",
             )),
             false => Ok(Why { apps }),
+        }
+    }
+}
+
+impl Supervisor {
+    /// The last lines of these apps.
+    pub fn tail(&self, apps: &[usize]) -> LogTail {
+        let apps = apps.iter().map(|index| {
+            let app = &self.apps[*index];
+            AppLog {
+                app: app.settings.name.clone(),
+                lines: app.tail.lines(),
+            }
+        });
+        LogTail {
+            apps: apps.collect(),
         }
     }
 }
@@ -71,6 +100,7 @@ impl App {
                 .map(str::to_owned)
                 .collect(),
             turned_away: self.presence.turned_away,
+            lacks: self.serving().map(|g| g.lacks.clone()).unwrap_or_default(),
             reason: self.presence.mistake.clone().or(failing),
         }
     }

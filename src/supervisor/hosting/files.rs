@@ -3,14 +3,16 @@
 #![forbid(unsafe_code)]
 
 use super::{Disabled, Host};
-use crate::config::{self, AppFile, Change, Invocation, Settings};
+use crate::config::{self, AppFile, Change, Invocation, Place, Settings};
 use crate::error::{Error, Exit, Result};
 use crate::log;
 use crate::net::{self, Listener};
 use crate::supervisor::app::{App, News};
 use crate::supervisor::{Supervisor, check, configuration};
+use crate::sys::account;
 use crate::sys::clock::Nanos;
 use crate::sys::process::cpus;
+use nix::unistd::Uid;
 
 /// What a reload has made of the files.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -66,7 +68,9 @@ impl Host {
         let AppFile {
             name,
             path,
+            owner,
             settings,
+            ..
         } = file;
         let opened = settings.and_then(|settings| {
             self.fits(&settings, apps)?;
@@ -85,6 +89,7 @@ impl Host {
                 self.disabled.push(Disabled {
                     name,
                     file: path,
+                    owner,
                     reason,
                 });
                 false
@@ -179,9 +184,12 @@ impl Supervisor {
     }
 
     /// The same for one app, of which a new generation comes up even if nothing has changed.
-    pub fn reload_file(&mut self, name: &str, now: Nanos) -> Result<Outcome> {
+    /// `owner`: only if it belongs to this user.
+    pub fn reload_file(&mut self, name: &str, owner: Option<u32>, now: Nanos) -> Result<Outcome> {
         let (_, files) = self.read_files()?;
-        let file = files.into_iter().find(|file| file.name == name);
+        let is_own = |file: &AppFile| owner.is_none_or(|owner| owner_of(file) == Some(owner));
+        let mut files = files.into_iter().filter(is_own);
+        let file = files.find(|file| file.name == name);
         let Some(file) = file else {
             let message =
                 format!("there is no file of {name} any more; reload all apps to remove it");
@@ -252,27 +260,31 @@ impl Supervisor {
             (Some(Change::Replace), Some(app)) => {
                 log::info!("{name}: it listens elsewhere now");
                 app.retire(now);
-                self.add(file, outcome, now);
+                self.add(file, force, outcome, now);
             }
             // As with any reload that fails, what runs goes on.
             (None, Some(app)) => {
                 if let Err(error) = file.settings {
-                    outcome.mistakes.push((name, error.to_string()));
+                    // A user's mistake is no failure of the administrator's reload.
+                    if file.place == Place::Admin || force == Force::Yes {
+                        outcome.mistakes.push((name, error.to_string()));
+                    }
                     app.presence.mistake = Some(error.to_string());
                     app.cannot_reload(&error, now);
                 }
             }
-            (_, None) => self.add(file, outcome, now),
+            (_, None) => self.add(file, force, outcome, now),
         }
     }
 
-    fn add(&mut self, file: AppFile, outcome: &mut Outcome, now: Nanos) {
+    fn add(&mut self, file: AppFile, force: Force, outcome: &mut Outcome, now: Nanos) {
+        let counts = file.place == Place::Admin || force == Force::Yes;
         let name = file.name.clone();
         let Some(host) = &mut self.host else {
             return;
         };
         if !host.admit(file, &mut self.apps) {
-            if let Some(disabled) = host.disabled.last() {
+            if let Some(disabled) = host.disabled.last().filter(|_| counts) {
                 outcome.mistakes.push((name, disabled.reason.clone()));
             }
         } else {
@@ -295,7 +307,7 @@ impl Supervisor {
         for file in files {
             let has_app = |app: &App| !app.is_retired() && app.settings.name == file.name;
             if !self.apps.iter().any(has_app) {
-                self.add(file, &mut outcome, now);
+                self.add(file, Force::No, &mut outcome, now);
             }
         }
     }
@@ -318,11 +330,19 @@ impl Supervisor {
         let mut outcome = Outcome::default();
         for file in files {
             if disabled.iter().any(|other| other.name == file.name) {
-                self.add(file, &mut outcome, now);
+                self.add(file, Force::No, &mut outcome, now);
             }
         }
         Vec::from_iter((!outcome.added.is_empty()).then_some(News::Settled))
     }
+}
+
+/// The user an app belongs to, as far as its file says.
+fn owner_of(file: &AppFile) -> Option<u32> {
+    let settings = file.settings.as_ref().ok();
+    let user = settings.and_then(|settings| settings.privileges.user.as_deref());
+    let user = user.and_then(|user| account::user(user).ok());
+    file.owner.or(user.map(Uid::as_raw))
 }
 
 /// Whether an app gets a new generation although nothing has changed.

@@ -12,6 +12,7 @@ mod files;
 mod presence;
 mod refuser;
 mod story;
+mod tail;
 
 use std::path::PathBuf;
 
@@ -29,6 +30,7 @@ pub use files::{Outcome, check_all, open};
 pub use presence::{Door, Presence};
 use refuser::Refuser;
 pub use story::Story;
+pub use tail::Tail;
 
 /// A server with many apps.
 pub struct Host {
@@ -42,6 +44,8 @@ pub struct Host {
 pub struct Disabled {
     pub name: String,
     pub file: PathBuf,
+    /// The user to whom the file belongs.
+    pub owner: Option<u32>,
     pub reason: String,
 }
 

@@ -2,6 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
 use nix::unistd::geteuid;
 
 use crate::config::Settings;
@@ -50,10 +53,24 @@ pub struct Presence {
     is_retired: bool,
     /// What is wrong with its file, although it goes on with what that was before.
     pub mistake: Option<String>,
+    /// The file that asks for a reload, as it was when the app was started.
+    restart_seen: Option<Mark>,
+    /// When it is looked at again.
+    restart_look: Nanos,
     /// Whose app it is.
     pub owner: u32,
     /// Connections that were turned away.
     pub turned_away: u64,
+}
+
+/// What tells one touch from the next: the time of the last change, and the file.
+type Mark = (i64, i64, u64);
+
+const LOOK_EVERY: Nanos = SECOND;
+
+fn mark(file: &Path) -> Option<Mark> {
+    let metadata = file.symlink_metadata().ok()?;
+    Some((metadata.mtime(), metadata.mtime_nsec(), metadata.ino()))
 }
 
 /// An app that has just answered is not taken for idle.
@@ -76,6 +93,12 @@ impl Presence {
         self.has_failed = false;
         self.closed = None;
         self.belongs_to(settings);
+    }
+
+    /// From now on a touch of this file counts.
+    pub fn begins(&mut self, settings: &Settings, now: Nanos) {
+        self.restart_seen = settings.presence.restart_file.as_deref().and_then(mark);
+        self.restart_look = now + LOOK_EVERY;
     }
 
     pub fn did_not_come_up(&mut self) {
@@ -208,11 +231,35 @@ impl App {
             _ => None,
         };
         let given_up = self.given_up_at();
+        let look = self.restart_look();
         self.rests_at()
             .into_iter()
             .chain(until)
             .chain(given_up)
+            .chain(look)
             .min()
+    }
+
+    fn restart_look(&self) -> Option<Nanos> {
+        let serves = self.serving().is_some() && !self.is_reloading();
+        let watched = self.settings.presence.restart_file.is_some() && serves;
+        watched.then_some(self.presence.restart_look)
+    }
+
+    fn look_for_restart(&mut self, now: Nanos) {
+        if self.restart_look().is_none_or(|at| at > now) {
+            return;
+        }
+        self.presence.restart_look = now + LOOK_EVERY;
+        let Some(file) = &self.settings.presence.restart_file else {
+            return;
+        };
+        let found = mark(file);
+        if found.is_some() && found != self.presence.restart_seen {
+            log::info!("{}: {} was touched", self.settings.name, file.display());
+            self.presence.restart_seen = found;
+            self.replace_by(self.settings.clone(), now);
+        }
     }
 
     /// When those who wait for it are told that it is not going to serve.
@@ -230,6 +277,7 @@ impl App {
         {
             self.presence.closed = None;
         }
+        self.look_for_restart(now);
         if self.given_up_at().is_some_and(|at| at <= now) {
             log::warning!(
                 "{}: there was no room within --max-processes for it in time; its clients are turned away",
