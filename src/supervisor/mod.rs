@@ -680,7 +680,9 @@ impl Supervisor {
 
     /// The WAS client that has started this program has no use for it any more.
     fn leave_if_forsaken(&mut self, now: Nanos) {
-        if self.course == Course::Serving && self.apps.iter().any(App::is_forsaken) {
+        // One of many apps is not what the server is there for.
+        let forsaken = self.host.is_none() && self.apps.iter().any(App::is_forsaken);
+        if self.course == Course::Serving && forsaken {
             log::info!("stopping: the WAS client is done");
             self.advance(Course::Draining, now);
         }
