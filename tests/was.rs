@@ -12,6 +12,7 @@ mod steps;
 mod stops;
 mod uploads;
 mod watcher;
+mod wsgi;
 
 fn ours() -> bool {
     only_rswsgi("WAS")

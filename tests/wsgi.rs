@@ -11,3 +11,9 @@ mod response;
 fn rules() -> Running {
     Server::new().app("rules").start()
 }
+
+/// Whether the tests of `input` and `response` run behind the gateway of the WAS tests: what they say of
+/// chunks, versions, dates and reason phrases would be said of it.
+fn over_was() -> bool {
+    false
+}

@@ -22,6 +22,7 @@ pub mod provision;
 pub mod python;
 pub mod server;
 pub mod was_client;
+pub mod was_gateway;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

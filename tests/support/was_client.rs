@@ -494,6 +494,49 @@ impl WasClient {
         answer.expect("a response, not the end of the connection")
     }
 
+    /// The length that came with DATA, if it did.
+    pub fn waiting_length(&mut self) -> Option<u64> {
+        let is_length = self.received.get(2..4) == Some(&LENGTH.to_ne_bytes());
+        if !is_length && !is_readable(&self.control) {
+            return None;
+        }
+        match self.packet_if_any()? {
+            (LENGTH, payload) => Some(u64::from_ne_bytes(payload.try_into().ok()?)),
+            (command, payload) => {
+                let mut bytes = packet(command, payload);
+                bytes.append(&mut self.received);
+                self.received = bytes;
+                None
+            }
+        }
+    }
+
+    fn packet_if_any(&mut self) -> Option<(u16, Vec<u8>)> {
+        match self.received.is_empty() && !is_readable(&self.control) {
+            true => None,
+            false => self.next_packet(),
+        }
+    }
+
+    /// Body bytes that are there.
+    pub fn take_some(&mut self, most: u64) -> Vec<u8> {
+        let mut body = Vec::new();
+        if most > 0 {
+            self.take_download(&mut body, most.min(65536));
+        }
+        body
+    }
+
+    /// Waits for a packet or for body bytes. `None`: the end of the connection.
+    #[allow(clippy::option_option)]
+    pub fn packet_or_body(&mut self) -> Option<Option<(u16, Vec<u8>)>> {
+        self.wait_for_something();
+        match self.received.is_empty() && !is_readable(&self.control) {
+            true => Some(None),
+            false => self.next_packet().map(Some),
+        }
+    }
+
     /// Reads response bytes until so many have come.
     #[track_caller]
     pub fn read_some(&mut self, wanted: u64) -> Vec<u8> {

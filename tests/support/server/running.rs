@@ -195,6 +195,12 @@ impl Running {
         &self.addresses
     }
 
+    /// Clients find it there.
+    pub fn reach_by(mut self, address: Address) -> Running {
+        self.addresses = vec![address];
+        self
+    }
+
     /// A connection to the first listener.
     #[track_caller]
     pub fn connect(&self) -> Client {
