@@ -3,6 +3,7 @@
 mod demand;
 mod files;
 mod isolation;
+mod proof;
 mod users;
 
 use crate::support::only_rswsgi;

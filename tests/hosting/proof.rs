@@ -1,0 +1,47 @@
+//! Two hundred apps of twenty users in one server: what they cost while nobody asks.
+
+use super::{module, ours};
+use crate::support::Hosting;
+use nix::unistd::Uid;
+
+const APPS: u64 = 200;
+/// What an app may cost the supervisor while it has no process.
+const MOST_PER_APP: u64 = 64 * 1024;
+
+/// Memory that the process has written, in bytes: pages of its program are not data of apps.
+fn written_memory(pid: i32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("alive");
+    let mut lines = text.lines();
+    let size = lines.find_map(|line| line.strip_prefix("Private_Dirty:"));
+    let size = size.and_then(|size| size.split_whitespace().next()?.parse::<u64>().ok());
+    size.expect("the kernel counts it") * 1024
+}
+
+#[test]
+fn two_hundred_idle_apps_have_no_process_and_cost_little() {
+    if !ours() {
+        return;
+    }
+    let mut hosting = Hosting::new("on-demand = true\n").file("some.py", &module("some", ""));
+    for number in 0..APPS {
+        // Others can be played by root only.
+        let user = match Uid::effective().is_root() {
+            true => format!("user = '{0}'\ngroup = '{0}'\n", 60_001 + number % 20),
+            false => String::new(),
+        };
+        hosting = hosting.app(&format!("a{number}"), &format!("target = 'some'\n{user}"));
+    }
+    let hosted = hosting.start();
+    let supervisor = hosted.server.supervisor();
+    assert_eq!(supervisor.descendants().len(), 0);
+    // All of it, also what the supervisor would have with one app.
+    let memory = written_memory(supervisor.number);
+    assert!(
+        memory < APPS * MOST_PER_APP,
+        "{memory} bytes for {APPS} apps"
+    );
+    let list = hosted.ctl(&["--json", "app", "list"]).done().json();
+    let apps = list["apps"].as_array().expect("a list");
+    assert_eq!(apps.len() as u64, APPS);
+    assert!(apps.iter().all(|app| app["state"] == "at rest"));
+}
