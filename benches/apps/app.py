@@ -1,5 +1,7 @@
 """The application every server serves: one path per workload, as little Python as possible."""
 
+import time
+
 HELLO = b"Hello, world!\n"
 BIG = b"x" * (1 << 20)
 PIECE = b"x" * 1024
@@ -21,6 +23,9 @@ def plain(start_response, body):
 def application(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/hello":
+        return plain(start_response, HELLO)
+    if path == "/nap":
+        time.sleep(0.05)
         return plain(start_response, HELLO)
     if path == "/upload":
         length = int(environ.get("CONTENT_LENGTH") or 0)

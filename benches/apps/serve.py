@@ -1,4 +1,4 @@
-"""Starts the servers that are libraries: serve.py SERVER PORT WORKERS MODULE.
+"""Starts the servers that are libraries: serve.py SERVER PORT WORKERS MODULE THREADS.
 
 A listener is bound once and inherited by WORKERS processes, as a prefork server does it; a server
 that binds by itself shares the port by SO_REUSEPORT.
@@ -33,24 +33,24 @@ def forked(workers, run):
         signal.pause()
 
 
-def bjoern(port, workers, app):
+def bjoern(port, workers, app, threads):
     import bjoern
 
     sock = listener(port)
     forked(workers, lambda: bjoern.server_run(sock, app))
 
 
-def fastwsgi(port, workers, app):
+def fastwsgi(port, workers, app, threads):
     import fastwsgi
 
     fastwsgi.run(app, "127.0.0.1", port, workers=workers)
 
 
-def waitress(port, workers, app):
+def waitress(port, workers, app, threads):
     import waitress
 
     sock = listener(port)
-    forked(workers, lambda: waitress.serve(app, sockets=[sock], threads=1, _quiet=True))
+    forked(workers, lambda: waitress.serve(app, sockets=[sock], threads=threads, _quiet=True))
 
 
 def end_with_parent():
@@ -62,11 +62,11 @@ def end_with_parent():
 def main():
     if int(sys.argv[3]) > 1:
         os.register_at_fork(after_in_child=end_with_parent)
-    server, port, workers, module = sys.argv[1:]
+    server, port, workers, module, threads = sys.argv[1:]
     sys.path.insert(0, os.getcwd())
     app = importlib.import_module(module).application
     {"bjoern": bjoern, "fastwsgi": fastwsgi, "waitress": waitress}[server](
-        int(port), int(workers), app
+        int(port), int(workers), app, int(threads)
     )
 
 

@@ -1,4 +1,5 @@
-//! The workloads, and the load generator that plays them: `wrk` with one thread.
+//! The workloads, and the load generators that play them: `wrk` with one thread, and one of our own
+//! where requests differ (`clients`).
 
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use crate::process;
 
 /// Clients that wait for an answer before they ask again.
-const CONNECTIONS: u32 = 16;
+pub const CONNECTIONS: u32 = 16;
 
 pub struct Workload {
     pub name: &'static str,
@@ -20,6 +21,18 @@ pub struct Workload {
     pub upload: usize,
     pub answer: Answer,
     pub log: AccessLog,
+    pub slow: Option<Slow>,
+    /// Processes that serve, whatever the command line says.
+    pub workers: Option<u32>,
+}
+
+/// Requests in between that take long; they have the same answer.
+pub struct Slow {
+    pub path: &'static str,
+    /// One request in so many, counted over all clients in the order in which they ask.
+    pub one_in: u64,
+    /// How long the application sleeps.
+    pub takes: Duration,
 }
 
 /// Whether the server writes a line for each request, to a file.
@@ -65,9 +78,11 @@ const HELLO: Workload = Workload {
     upload: 0,
     answer: Answer::Text("Hello, world!\n"),
     log: AccessLog::Off,
+    slow: None,
+    workers: None,
 };
 
-pub const WORKLOADS: [Workload; 8] = [
+pub static WORKLOADS: [Workload; 9] = [
     HELLO,
     Workload {
         name: "browser",
@@ -113,6 +128,17 @@ pub const WORKLOADS: [Workload; 8] = [
         name: "flask",
         title: "Flask",
         module: "flask_app",
+        ..HELLO
+    },
+    Workload {
+        name: "mixed",
+        title: "hello, and one request in 20 sleeps for 50 ms",
+        slow: Some(Slow {
+            path: "/nap",
+            one_in: 20,
+            takes: Duration::from_millis(50),
+        }),
+        workers: Some(4),
         ..HELLO
     },
 ];
@@ -161,19 +187,28 @@ pub struct Load {
 
 /// Keeps all connections busy for `seconds`. An answer that is no success is an error.
 pub fn run(workload: &Workload, port: u16, seconds: u32, cpu: &str) -> Result<Load, String> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/compare/load.lua");
     let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "taskset", "-c", cpu]);
+    match workload.slow {
+        None => wrk(&mut command, workload, port, seconds),
+        Some(_) => own(&mut command, workload, port, seconds),
+    }
+    let (status, output) =
+        process::run(&mut command, Duration::from_secs(u64::from(seconds) + 10))?;
+    if !status.success() {
+        return Err(format!(
+            "the load generator ended with {status}: {}",
+            output.trim()
+        ));
+    }
+    let load = parse(&output);
+    load.ok_or_else(|| format!("cannot understand the load generator: {}", output.trim()))?
+}
+
+fn wrk(command: &mut Command, workload: &Workload, port: u16, seconds: u32) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/compare/load.lua");
     command
-        .args([
-            "--pdeathsig",
-            "TERM",
-            "taskset",
-            "-c",
-            cpu,
-            "wrk",
-            "--threads=1",
-            "--timeout=5s",
-        ])
+        .args(["wrk", "--threads=1", "--timeout=5s"])
         .arg(format!("--connections={CONNECTIONS}"))
         .arg(format!("--duration={seconds}s"))
         .arg("--script")
@@ -184,15 +219,19 @@ pub fn run(workload: &Workload, port: u16, seconds: u32, cpu: &str) -> Result<Lo
     command
         .arg(format!("http://127.0.0.1:{port}{}", workload.path))
         .args(["--", workload.method(), &workload.upload.to_string()]);
-    let (status, output) =
-        process::run(&mut command, Duration::from_secs(u64::from(seconds) + 10))?;
-    if !status.success() {
-        return Err(format!("wrk ended with {status}"));
-    }
-    parse(&output).ok_or_else(|| format!("cannot understand wrk: {}", output.trim()))?
 }
 
-/// The line `load.lua` prints at the end.
+/// This very program.
+fn own(command: &mut Command, workload: &Workload, port: u16, seconds: u32) {
+    let program = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    command
+        .arg(program)
+        .args(["clients", "--workload", workload.name])
+        .args(["--port", &port.to_string()])
+        .args(["--seconds", &seconds.to_string()]);
+}
+
+/// The line that `load.lua` and `clients` print at the end.
 fn parse(output: &str) -> Option<Result<Load, String>> {
     let line = output.lines().find_map(|l| l.strip_prefix("measured "))?;
     let value = |name: &str| -> Option<u64> {

@@ -5,12 +5,14 @@
 //! that it answers correctly, is warmed up and measured; rounds are interleaved, so that a slow
 //! minute of the machine hits every server. Nothing here asserts a speed.
 
+mod clients;
 #[path = "../common/environment.rs"]
 mod environment;
 mod floor;
 #[path = "../common/http.rs"]
 #[allow(dead_code, reason = "each benchmark uses a part of what is common")]
 mod http;
+mod limit;
 mod load;
 #[path = "../common/module.rs"]
 mod module;
@@ -53,6 +55,9 @@ fn main() -> ExitCode {
         eprintln!("floor: {error}");
         return ExitCode::FAILURE;
     }
+    if let Some(("clients", matches)) = matches.subcommand() {
+        return play(matches);
+    }
     match options(&matches).and_then(|options| compare(&options)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -78,7 +83,11 @@ fn command_line() -> Command {
         .args([
             number("rounds", "3", "Samples per server and workload"),
             number("seconds", "2", "Length of a sample"),
-            number("workers", "1", "Processes that serve, per server"),
+            number(
+                "workers",
+                "1",
+                "Processes that serve, per server (mixed: always 4)",
+            ),
             list("only", "Workloads to run, by name"),
             list("servers", "Servers to run, by name"),
             Arg::new("python")
@@ -101,6 +110,34 @@ fn command_line() -> Command {
                 .about("Internal: serve fixed responses")
                 .args([number("port", "8000", ""), number("workers", "1", "")]),
         )
+        .subcommand(
+            Command::new("clients")
+                .about("Internal: ask for a workload with requests that differ")
+                .args([number("port", "8000", ""), number("seconds", "1", "")])
+                .arg(Arg::new("workload").long("workload").default_value("mixed")),
+        )
+}
+
+fn play(matches: &ArgMatches) -> ExitCode {
+    let name = matches.get_one::<String>("workload");
+    let workload = WORKLOADS
+        .iter()
+        .find(|w| Some(w.name) == name.map(String::as_str));
+    let Some(workload) = workload else {
+        eprintln!("clients: no such workload");
+        return ExitCode::FAILURE;
+    };
+    let port = number(matches, "port") as u16;
+    match clients::play(workload, port, number(matches, "seconds")) {
+        Ok(measured) => {
+            println!("{measured}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("clients: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn number(matches: &ArgMatches, name: &str) -> u32 {
@@ -155,9 +192,10 @@ fn compare(options: &Options) -> Result<(), String> {
     let environment = Environment::prepare(&options.python, None)?;
     println!("{}", report::preamble(options, &environment, &cpus));
     for workload in &options.workloads {
-        let takes_part =
-            |server: &&&'static Server| workload.log == AccessLog::Off || server.logs != Logs::No;
-        let servers = options.servers.iter().filter(takes_part);
+        let servers = options
+            .servers
+            .iter()
+            .filter(|server| server.takes_part(workload));
         let mut outcomes: Vec<Outcome> = servers.map(|s| Outcome::new(s)).collect();
         for round in 1..=options.rounds {
             for outcome in outcomes.iter_mut().filter(|outcome| outcome.works()) {
@@ -187,21 +225,22 @@ fn sample(
     if let Some(package) = server.package {
         environment.has(package)?;
     }
-    if server.name == servers::RSWSGI {
+    if server.is_ours() {
         module::is_current()?;
     }
+    let workers = workload.workers.unwrap_or(options.workers);
     let port = process::free_port()?;
     let access_log = process::scratch(&format!("{}-access.log", server.name));
     let _ = std::fs::remove_file(&access_log);
     let command = (server.command)(&servers::Start {
         port,
-        workers: options.workers,
+        workers,
         module: workload.module,
         environment,
         access_log: (workload.log == AccessLog::On).then_some(&access_log),
     });
     let mut running = Running::start(command, server.name, &cpus.server)?;
-    let manners = probe::wait_until_right(&mut running, port, workload, options.workers)?;
+    let manners = probe::wait_until_right(&mut running, port, workload, workers)?;
     load::run(workload, port, WARM_UP, &cpus.load)?;
 
     let before = usage::Usage::of(&running.tree());

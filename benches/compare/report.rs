@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::Options;
 use crate::environment::{Environment, pinned};
-use crate::load::{Load, Workload};
+use crate::limit;
+use crate::load::{CONNECTIONS, Load, Slow, Workload};
 use crate::probe::Manners;
 use crate::process::Cpus;
 use crate::servers::{FLOOR, RSWSGI, Server};
@@ -68,9 +69,9 @@ impl Outcome {
     }
 
     fn title(&self) -> String {
-        let version = match self.server.name {
-            RSWSGI => Some(env!("CARGO_PKG_VERSION")),
-            _ => self.server.package.and_then(pinned),
+        let version = match self.server.is_ours() {
+            true => Some(env!("CARGO_PKG_VERSION")),
+            false => self.server.package.and_then(pinned),
         };
         match version {
             Some(version) => format!("{} {version}", self.server.name),
@@ -117,7 +118,7 @@ pub fn preamble(options: &Options, environment: &Environment, cpus: &Cpus) -> St
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let count = thread::available_parallelism().map_or(1, usize::from);
     format!(
-        "{count} CPUs ({model}), Linux {}, CPython {}. Server on CPU {}, wrk on CPU {}; \
+        "{count} CPUs ({model}), Linux {}, CPython {}. Server on CPU {}, load generator on CPU {}; \
          {} worker(s); median of {} round(s) of {} s.\n",
         kernel.trim(),
         environment.python_version,
@@ -139,8 +140,71 @@ pub fn progress(sample: &Result<Sample, String>) -> String {
     }
 }
 
-/// One workload as a Markdown table, cheapest request first, failures last.
+/// One workload as a Markdown table, failures last.
 pub fn table(workload: &Workload, outcomes: &[Outcome]) -> String {
+    match &workload.slow {
+        None => by_cost(workload, outcomes),
+        Some(slow) => by_throughput(workload, slow, outcomes),
+    }
+}
+
+/// Beside what that many servers could do, most requests per second first.
+fn by_throughput(workload: &Workload, slow: &Slow, outcomes: &[Outcome]) -> String {
+    let workers = workload.workers.unwrap_or(1);
+    let mut text = format!(
+        "### {} (`{}`, {workers} workers)\n\n\
+         | server | req/s | ÷ limit of {workers} | p50 | p99 | CPU µs/request | PSS MiB |\n\
+         |---|--:|--:|--:|--:|--:|--:|\n",
+        workload.title, workload.name
+    );
+    let base = limit::of(workers, CONNECTIONS, slow).per_second;
+    for (servers, who) in [
+        (CONNECTIONS, "a server per client"),
+        (workers, "as many servers"),
+    ] {
+        let limit = limit::of(servers, CONNECTIONS, slow);
+        let (p50, p99) = (limit.p50.as_secs_f64(), limit.p99.as_secs_f64());
+        let (rate, ratio) = (limit.per_second, limit.per_second / base);
+        let _ = writeln!(
+            text,
+            "| *limit, {who}* | {rate:.0} | {ratio:.2} | {} | {} | | |",
+            time(p50),
+            time(p99),
+        );
+    }
+    let (mut working, failed): (Vec<&Outcome>, Vec<&Outcome>) =
+        outcomes.iter().partition(|outcome| outcome.works());
+    let rate = |outcome: &Outcome| outcome.median(|sample| sample.load.per_second);
+    working.sort_by(|a, b| rate(b).total_cmp(&rate(a)));
+    for outcome in working {
+        let _ = writeln!(
+            text,
+            "| {}{} | {:.0} | {:.2} | {} | {} | {} | {:.1} |",
+            outcome.title(),
+            outcome.remarks(workload),
+            rate(outcome),
+            rate(outcome) / base,
+            time(outcome.median(|sample| sample.load.p50.as_secs_f64())),
+            time(outcome.median(|sample| sample.load.p99.as_secs_f64())),
+            short(outcome.cpu()),
+            outcome.median(|sample| sample.proportional_set as f64) / 1024.0,
+        );
+    }
+    text + &failures(&failed)
+}
+
+fn failures(failed: &[&Outcome]) -> String {
+    let mut text = String::new();
+    for outcome in failed {
+        let reason = outcome.failure.as_deref().unwrap_or_default();
+        let reason = reason.replace('|', "\\|");
+        let _ = writeln!(text, "| {} | fails: {reason} | | | | | |", outcome.title());
+    }
+    text
+}
+
+/// Cheapest request first.
+fn by_cost(workload: &Workload, outcomes: &[Outcome]) -> String {
     let named = |name| {
         outcomes
             .iter()
@@ -178,16 +242,7 @@ pub fn table(workload: &Workload, outcomes: &[Outcome]) -> String {
             outcome.median(|sample| sample.proportional_set as f64) / 1024.0,
         );
     }
-    for outcome in failed {
-        let reason = outcome.failure.as_deref().unwrap_or_default();
-        let _ = writeln!(
-            text,
-            "| {} | fails: {} | | | | | |",
-            outcome.title(),
-            reason.replace('|', "\\|")
-        );
-    }
-    text
+    text + &failures(&failed)
 }
 
 fn short(value: f64) -> String {

@@ -1,11 +1,12 @@
 //! How each server is started: N processes of one thread, keep-alive on, no log per request unless the
 //! workload is about it. All else is left as it comes; a server that needs more to work at all has the
-//! reason beside it.
+//! reason beside it. Some workloads have more rows: the same servers with other options.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::environment::Environment;
+use crate::load::{AccessLog, Workload};
 
 pub struct Server {
     pub name: &'static str,
@@ -14,6 +15,32 @@ pub struct Server {
     pub command: fn(&Start) -> Command,
     /// Where it logs requests, if it can.
     pub logs: Logs,
+    pub part: Part,
+}
+
+/// Workloads in which a row has something to say.
+#[derive(Clone, Copy)]
+pub enum Part {
+    All,
+    /// It never runs an application.
+    AllButSlow,
+    Only(&'static [&'static str]),
+}
+
+impl Server {
+    pub fn is_ours(&self) -> bool {
+        self.name.starts_with(RSWSGI)
+    }
+
+    pub fn takes_part(&self, workload: &Workload) -> bool {
+        let can_log = workload.log == AccessLog::Off || self.logs != Logs::No;
+        can_log
+            && match self.part {
+                Part::All => true,
+                Part::AllButSlow => workload.slow.is_none(),
+                Part::Only(names) => names.contains(&workload.name),
+            }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,9 +77,13 @@ impl Start<'_> {
     }
 
     /// A server that is a library.
-    fn library(&self, name: &str) -> Command {
+    fn library(&self, name: &str, threads: u32) -> Command {
         let (port, workers) = (self.port.to_string(), self.workers.to_string());
-        self.tool("python", &["serve.py", name, &port, &workers, self.module])
+        let threads = threads.to_string();
+        self.tool(
+            "python",
+            &["serve.py", name, &port, &workers, self.module, &threads],
+        )
     }
 }
 
@@ -63,80 +94,116 @@ fn apps() -> PathBuf {
 pub const RSWSGI: &str = "rswsgi";
 pub const FLOOR: &str = "floor";
 
-pub static SERVERS: [Server; 10] = [
+/// Threads per process where a row is about threads: with four processes as many requests at a time
+/// as an elastic pool of 32 workers.
+const THREADS: u32 = 8;
+
+pub static SERVERS: [Server; 16] = [
     Server {
         name: FLOOR,
-        logs: Logs::No,
-        package: None,
-        command: floor,
+        part: Part::AllButSlow,
+        ..quiet(None, floor)
     },
     Server {
         name: RSWSGI,
         logs: Logs::ToFile,
-        package: None,
-        command: rswsgi,
+        ..quiet(None, |start| rswsgi(start, &[]))
+    },
+    Server {
+        name: "rswsgi-relay-off",
+        part: Part::Only(&["hello", "mixed"]),
+        ..quiet(None, |start| rswsgi(start, &["--relay", "off"]))
+    },
+    Server {
+        name: "rswsgi-elastic",
+        part: MIXED,
+        ..quiet(None, |start| rswsgi(start, &["--workers", "4..32"]))
     },
     Server {
         name: "fastwsgi",
-        logs: Logs::No,
-        package: Some("fastwsgi"),
-        command: |start| start.library("fastwsgi"),
+        ..quiet(Some("fastwsgi"), |start| start.library("fastwsgi", 1))
     },
     Server {
         name: "bjoern",
-        logs: Logs::No,
-        package: Some("bjoern"),
-        command: |start| start.library("bjoern"),
+        ..quiet(Some("bjoern"), |start| start.library("bjoern", 1))
     },
     Server {
         name: "granian",
         logs: Logs::ToOutput,
-        package: Some("granian"),
-        command: granian,
+        ..quiet(Some("granian"), |start| granian(start, 1))
+    },
+    Server {
+        name: "granian-threads",
+        part: MIXED,
+        ..quiet(Some("granian"), |start| granian(start, THREADS))
     },
     Server {
         name: "uwsgi",
         logs: Logs::ToFile,
-        package: Some("uWSGI"),
-        command: |start| uwsgi(start, &["--http11-socket"]),
+        ..quiet(Some("uWSGI"), |start| uwsgi(start, &["--http11-socket"]))
     },
     // What uWSGI itself proposes where it faces clients: a process that speaks HTTP, in front.
     Server {
         name: "uwsgi-router",
-        logs: Logs::No,
-        package: Some("uWSGI"),
-        command: |start| {
+        ..quiet(Some("uWSGI"), |start| {
             uwsgi(
                 start,
                 &["--http-keepalive=75", "--http-auto-chunked", "--http"],
             )
-        },
+        })
     },
     Server {
         name: "gunicorn",
         logs: Logs::ToFile,
-        package: Some("gunicorn"),
-        command: gunicorn,
+        ..quiet(Some("gunicorn"), |start| gunicorn(start, 1))
+    },
+    Server {
+        name: "gunicorn-threads",
+        part: MIXED,
+        ..quiet(Some("gunicorn"), |start| gunicorn(start, THREADS))
     },
     Server {
         name: "waitress",
-        logs: Logs::No,
-        package: Some("waitress"),
-        command: |start| start.library("waitress"),
+        ..quiet(Some("waitress"), |start| start.library("waitress", 1))
+    },
+    Server {
+        name: "waitress-threads",
+        part: MIXED,
+        ..quiet(Some("waitress"), |start| start.library("waitress", THREADS))
     },
     Server {
         name: "wsgo",
-        logs: Logs::No,
-        package: Some("wsgo"),
-        command: wsgo,
+        ..quiet(Some("wsgo"), |start| wsgo(start, 1))
+    },
+    Server {
+        name: "wsgo-threads",
+        part: MIXED,
+        ..quiet(Some("wsgo"), |start| wsgo(start, THREADS))
     },
 ];
 
-fn rswsgi(start: &Start) -> Command {
+const MIXED: Part = Part::Only(&["mixed"]);
+
+/// A server without a log, in every workload, and still without a name.
+const fn quiet(package: Option<&'static str>, command: fn(&Start) -> Command) -> Server {
+    Server {
+        name: "",
+        package,
+        command,
+        logs: Logs::No,
+        part: Part::All,
+    }
+}
+
+/// `options` may say another number of workers.
+fn rswsgi(start: &Start, options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rswsgi"));
+    if !options.contains(&"--workers") {
+        command.args(["--workers", &start.workers.to_string()]);
+    }
     command
+        .args(options)
         .args(["--bind", &start.address()])
-        .args(["--workers", &start.workers.to_string()])
         .arg("--python")
         .arg(start.environment.python())
         .arg("--chdir")
@@ -158,15 +225,16 @@ fn floor(start: &Start) -> Command {
     command
 }
 
-fn granian(start: &Start) -> Command {
+fn granian(start: &Start, threads: u32) -> Command {
     let (port, workers) = (start.port.to_string(), start.workers.to_string());
+    let threads = threads.to_string();
     let mut command = start.tool(
         "granian",
         &["--interface", "wsgi", "--http", "1", "--no-ws"],
     );
     command
         .args(["--host", "127.0.0.1", "--port", &port])
-        .args(["--workers", &workers, "--blocking-threads", "1"])
+        .args(["--workers", &workers, "--blocking-threads", &threads])
         .arg(start.target());
     match start.access_log {
         Some(_) => command.arg("--access-log"),
@@ -192,10 +260,11 @@ fn uwsgi(start: &Start, socket: &[&str]) -> Command {
     command
 }
 
-fn gunicorn(start: &Start) -> Command {
+fn gunicorn(start: &Start, threads: u32) -> Command {
     // The default worker class closes every connection.
-    let mut command = start.tool("gunicorn", &["--worker-class", "gthread", "--threads", "1"]);
+    let mut command = start.tool("gunicorn", &["--worker-class", "gthread"]);
     command
+        .args(["--threads", &threads.to_string()])
         .args(["--bind", &start.address()])
         .args(["--workers", &start.workers.to_string()])
         .args(["--log-level", "warning", "--no-control-socket"])
@@ -206,9 +275,10 @@ fn gunicorn(start: &Start) -> Command {
     command
 }
 
-fn wsgo(start: &Start) -> Command {
-    let mut command = start.tool("wsgo", &["--workers", "1", "--module", start.module]);
+fn wsgo(start: &Start, threads: u32) -> Command {
+    let mut command = start.tool("wsgo", &["--module", start.module]);
     command
+        .args(["--workers", &threads.to_string()])
         .args(["--processes", &start.workers.to_string()])
         .args(["--http-socket", &start.address()])
         // A binary that links libpython3.X.so and knows nothing of virtual environments.
