@@ -27,6 +27,7 @@ mod privileges;
 mod processes;
 mod proxies;
 mod regressions;
+mod relay;
 mod reload;
 mod request;
 mod service;

@@ -1,0 +1,220 @@
+//! Head-of-line blocking: requests on connections of a busy worker are answered by another. All is
+//! about order: the busy request ends only when the test lets it.
+
+use super::{Pinned, ask, assert_each_served_once, noted, ours, pin, relay};
+use crate::support::{Client, Running, Server};
+
+/// The owner of all connections waits at the gate; what the others get meanwhile must be the sibling's.
+#[track_caller]
+fn assert_served_by_the_sibling(server: &Running, listener: usize) {
+    let gate = server.gate("gate");
+    let Pinned {
+        owner,
+        sibling,
+        mut clients,
+    } = pin(server, 12, listener);
+    let sibling = sibling.number.to_string();
+    let mut busy = clients.remove(0);
+    ask(&mut busy, "/wait");
+    assert_eq!(noted(server, "waiting"), owner);
+    for client in &mut clients {
+        client.get("/pid").assert_text(&sibling);
+    }
+    // They are its own now.
+    for client in &mut clients {
+        client.get("/pid").assert_text(&sibling);
+    }
+    assert!(!busy.has_answer());
+    gate.open();
+    busy.response().assert_text(&owner.number.to_string());
+    busy.get("/pid").assert_status(200);
+}
+
+#[test]
+fn a_busy_worker_delays_no_other_client_of_its_own() {
+    if !ours() {
+        return;
+    }
+    assert_served_by_the_sibling(&relay().start(), 0);
+}
+
+#[test]
+fn the_same_over_a_unix_socket() {
+    if !ours() {
+        return;
+    }
+    assert_served_by_the_sibling(&relay().tcp().unix().start(), 1);
+}
+
+#[test]
+fn all_that_wait_at_once_are_answered_while_one_is_busy() {
+    if !ours() {
+        return;
+    }
+    let server = relay().start();
+    let gate = server.gate("gate");
+    let mut pinned = pin(&server, 40, 0);
+    let mut busy = pinned.clients.remove(0);
+    ask(&mut busy, "/wait");
+    noted(&server, "waiting");
+    for (number, client) in pinned.clients.iter_mut().enumerate() {
+        ask(client, &format!("/served?{number}"));
+    }
+    for client in &mut pinned.clients {
+        let response = client.response();
+        response.assert_text(&pinned.sibling.number.to_string());
+    }
+    assert_each_served_once(&server, 39);
+    gate.open();
+    busy.response().assert_status(200);
+}
+
+/// Both workers are busy: whoever is free first serves them all, also what the relay had no room for.
+#[test]
+fn more_than_fits_into_the_relay_is_answered_while_one_is_busy() {
+    if !ours() {
+        return;
+    }
+    const MANY: usize = 600;
+    let server = relay().start();
+    let (gate, other_gate) = (server.gate("gate"), server.gate("other-gate"));
+    let mut pinned = pin(&server, MANY + 1, 0);
+    let mut busy = pinned.clients.remove(0);
+    let (owner, sibling) = (pinned.owner, pinned.sibling);
+    ask(&mut busy, "/wait");
+    assert_eq!(noted(&server, "waiting"), owner);
+    let mut second = server.connect();
+    ask(&mut second, "/wait?other-gate");
+    assert_eq!(noted(&server, "waiting"), sibling);
+    for (number, client) in pinned.clients.iter_mut().enumerate() {
+        ask(client, &format!("/served?{number}"));
+    }
+    other_gate.open();
+    second.response().assert_status(200);
+    for client in &mut pinned.clients {
+        let response = client.response();
+        response.assert_text(&sibling.number.to_string());
+    }
+    assert_each_served_once(&server, MANY);
+    gate.open();
+    busy.response().assert_status(200);
+}
+
+/// The clients wait for their worker, whatever its sibling does.
+#[track_caller]
+fn assert_served_by_the_owner(server: Server) {
+    let server = server.start();
+    let gate = server.gate("gate");
+    let mut pinned = pin(&server, 4, 0);
+    let owner = pinned.owner.number.to_string();
+    ask(&mut pinned.clients[0], "/wait");
+    noted(&server, "waiting");
+    for client in &mut pinned.clients[1..] {
+        ask(client, "/pid");
+    }
+    // The sibling has time for them.
+    let mut idle = server.connect();
+    for _ in 0..20 {
+        idle.get("/pid")
+            .assert_text(&pinned.sibling.number.to_string());
+    }
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert!(!pinned.clients.iter().any(Client::has_answer));
+    gate.open();
+    for client in &mut pinned.clients {
+        client.response().assert_text(&owner);
+    }
+}
+
+#[test]
+fn without_the_relay_they_wait_for_their_worker() {
+    if !ours() {
+        return;
+    }
+    assert_served_by_the_owner(relay().arg("--relay", "off"));
+}
+
+#[test]
+fn before_its_time_nothing_is_handed_over() {
+    if !ours() {
+        return;
+    }
+    assert_served_by_the_owner(relay().arg("--relay-after", "1h"));
+}
+
+#[test]
+fn a_connection_that_was_handed_over_comes_from_where_it_came() {
+    if !ours() {
+        return;
+    }
+    let server = relay().tcp().unix().start();
+    let gate = server.gate("gate");
+    let mut pinned = pin(&server, 2, 0);
+    let mut local = server.connect_to(1);
+    let before = local.get("/origin").text();
+    let address = pinned.clients[0].local_address();
+    let here = pinned.clients[0].get("/origin").text();
+    let (pid, origin) = here.split_once(' ').expect("a process and an origin");
+    assert_eq!(pid, pinned.owner.number.to_string());
+    let start = format!("{} {} ", address.ip(), address.port());
+    assert!(origin.starts_with(&start), "{origin}");
+    let origin = origin.to_owned();
+    let mut busy = pinned.clients.pop().expect("two clients");
+    ask(&mut busy, "/wait");
+    noted(&server, "waiting");
+    let there = pinned.clients[0].get("/origin").text();
+    assert_eq!(
+        there,
+        format!("{} {origin}", pinned.sibling.number),
+        "{here}"
+    );
+    let after = local.get("/origin").text();
+    let place = |text: &str| text.split_once(' ').map(|(_, place)| place.to_owned());
+    assert_eq!(place(&before), place(&after));
+    gate.open();
+    busy.response().assert_status(200);
+}
+
+#[test]
+fn idle_connections_of_a_busy_worker_stay_open_and_are_served_later() {
+    if !ours() {
+        return;
+    }
+    let server = relay().start();
+    let gate = server.gate("gate");
+    let mut pinned = pin(&server, 10, 0);
+    let mut busy = pinned.clients.remove(0);
+    ask(&mut busy, "/wait");
+    noted(&server, "waiting");
+    // One of them asks, so that something is handed over at all.
+    pinned.clients[0].get("/pid").assert_status(200);
+    assert!(!pinned.clients.iter().any(Client::has_answer));
+    gate.open();
+    busy.response().assert_status(200);
+    for client in &mut pinned.clients {
+        client.get("/pid").assert_status(200);
+        client.get("/pid").assert_status(200);
+    }
+}
+
+#[test]
+fn clients_that_leave_a_busy_worker_are_let_go() {
+    if !ours() {
+        return;
+    }
+    let server = relay().start();
+    let gate = server.gate("gate");
+    let mut pinned = pin(&server, 10, 0);
+    let mut busy = pinned.clients.remove(0);
+    ask(&mut busy, "/wait");
+    noted(&server, "waiting");
+    for client in &mut pinned.clients {
+        client.half_close();
+    }
+    for client in &mut pinned.clients {
+        client.expect_end(); // by the sibling: the owner is busy
+    }
+    gate.open();
+    busy.response().assert_status(200);
+    server.get("/pid").assert_status(200);
+}
