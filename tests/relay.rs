@@ -9,6 +9,7 @@ mod forks;
 mod harm;
 mod idle;
 mod line;
+mod model;
 mod stuck;
 
 fn ours() -> bool {
