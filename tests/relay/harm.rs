@@ -2,11 +2,16 @@
 //! that stay behind. Clients, the supervisor and the other workers do not notice.
 
 use super::{ask, assert_each_served_once, noted, ours, pin, relay};
-use crate::support::{Client, Control, Pid, Running, wait_until};
+use crate::support::{Client, Control, Pid, Running, Server, wait_until};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
+
+/// What is thrown away is told, now and then.
+fn harmed() -> Server {
+    relay().expect_error("closed a connection that another worker has sent")
+}
 
 /// The sockets for messages that a worker has, in the words of /proc/PID/fd.
 #[track_caller]
@@ -89,7 +94,7 @@ fn garbage_on_the_relay_disturbs_nobody() {
     if !ours() {
         return;
     }
-    let server = relay().start();
+    let server = harmed().start();
     let sockets = relay_sockets(&server);
     let mut pinned = pin(&server, 6, 0);
     assert_relays(&server, &mut pinned.clients);
@@ -122,7 +127,7 @@ fn messages_that_an_application_has_altered_disturb_nobody() {
     if !ours() {
         return;
     }
-    let server = relay().start();
+    let server = harmed().start();
     let sockets = relay_sockets(&server);
     let (gate, other_gate) = (server.gate("gate"), server.gate("other-gate"));
     let mut pinned = pin(&server, 6, 0);
@@ -163,7 +168,7 @@ fn a_full_relay_loses_nothing() {
     if !ours() {
         return;
     }
-    let server = relay().start();
+    let server = harmed().start();
     let sockets = relay_sockets(&server);
     let (gate, other_gate) = (server.gate("gate"), server.gate("other-gate"));
     let mut pinned = pin(&server, 10, 0);
@@ -206,7 +211,7 @@ fn connections_that_a_full_relay_does_not_take_are_served_by_their_worker() {
     if !ours() {
         return;
     }
-    let server = relay().workers(1).start();
+    let server = harmed().workers(1).start();
     let gate = server.gate("gate");
     let mut clients: Vec<Client> = (0..10).map(|_| server.connect()).collect();
     for client in &mut clients {
