@@ -27,6 +27,8 @@ enum Flaw {
     AnswersTwice,
     /// What the relay does not take is closed.
     FullIsOver,
+    /// A worker that is given up serves on when its application comes back after all.
+    ServesOn,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,7 +61,7 @@ enum Watcher {
     Sent(usize, Purpose),
     /// All that could be handed over was; the stuck request comes last.
     Answers,
-    /// Nothing is left but to be killed.
+    /// The worker is given up: nothing is left but to be killed.
     Done,
 }
 
@@ -94,8 +96,10 @@ enum End {
     Open,
     /// With a 504.
     TimedOut,
-    /// With its worker.
+    /// With its stuck worker.
     Killed,
+    /// With a worker that a stranger has killed.
+    Struck,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,6 +122,8 @@ struct State<const CLIENTS: usize> {
     /// The first worker may still be told to leave, and one worker may still be killed at any time.
     may_leave: bool,
     may_kill: bool,
+    /// There was no room for a connection of a stuck worker for too long.
+    gave_up: bool,
 }
 
 /// What may happen next, and what follows.
@@ -156,6 +162,7 @@ impl<const CLIENTS: usize> State<CLIENTS> {
             requests,
             may_leave: true,
             may_kill: true,
+            gave_up: false,
         }
     }
 
@@ -243,6 +250,14 @@ impl<const CLIENTS: usize> State<CLIENTS> {
                     });
                 }
             }
+            // It is about to be killed: whatever it took now would be lost.
+            Main::Returns(_)
+                if self.workers[worker].watcher == Watcher::Done && flaw != Flaw::ServesOn =>
+            {
+                self.then(steps, name("ends by itself"), |next| {
+                    next.kill(worker, End::Killed);
+                });
+            }
             Main::Returns(client) => {
                 if !self.is_locked_by_watcher(worker) || flaw == Flaw::NoLock {
                     self.then(steps, name("goes on"), |next| {
@@ -274,17 +289,17 @@ impl<const CLIENTS: usize> State<CLIENTS> {
         if main != Main::Gone && self.may_kill {
             self.then(steps, name("is killed by a stranger"), |next| {
                 next.may_kill = false;
-                next.kill(worker);
+                next.kill(worker, End::Struck);
             });
         }
     }
 
     /// Another one takes its place.
-    fn kill(&mut self, worker: usize) {
+    fn kill(&mut self, worker: usize, end: End) {
         self.workers[worker] = Worker::FRESH;
         for client in 0..CLIENTS {
             if self.owners(client) == 0 && self.clients[client].end == End::Open {
-                self.clients[client].end = End::Killed;
+                self.clients[client].end = end;
                 self.clients[client].request = Request::None;
             }
         }
@@ -346,10 +361,12 @@ impl<const CLIENTS: usize> State<CLIENTS> {
                         state.workers[worker].has[client] = false;
                         set(state, next);
                     });
-                } else if purpose == Purpose::Busy {
-                    self.then(steps, name("finds no room"), |state| set(state, next));
+                } else {
+                    self.then(steps, name("finds no room"), |state| {
+                        state.gave_up |= purpose == Purpose::Stuck;
+                        set(state, next);
+                    });
                 }
-                // For a stuck worker it waits for room: the kill waits, too.
             }
             Watcher::Sent(client, purpose) => {
                 self.then(steps, name(&format!("lets go of {client}")), |next| {
@@ -380,7 +397,7 @@ impl<const CLIENTS: usize> State<CLIENTS> {
                 }
             }
             Watcher::Done => self.then(steps, format!("worker {worker} is killed"), |next| {
-                next.kill(worker);
+                next.kill(worker, End::Killed);
             }),
         }
     }
@@ -399,9 +416,15 @@ impl<const CLIENTS: usize> State<CLIENTS> {
             let running = running.filter(|w| w.main == Main::Runs(number)).count();
             match client.end {
                 End::Open if owners == 0 => return wrong("is lost"),
+                // The request that was stuck has its 504, or a part of its response.
+                End::Killed if client.answered == 0 && !self.gave_up => {
+                    return wrong("was lost with a stuck worker");
+                }
                 _ if owners > 1 => return wrong("has two owners"),
                 _ if running > 1 => return wrong("is served twice at a time"),
-                End::Killed if owners > 0 => return wrong("is closed and still open"),
+                End::Killed | End::Struck if owners > 0 => {
+                    return wrong("is closed and still open");
+                }
                 _ => {}
             }
             if client.run > client.asked {
@@ -424,10 +447,6 @@ impl<const CLIENTS: usize> State<CLIENTS> {
             match client.end {
                 End::Open if client.asked < self.requests => return wrong("cannot ask"),
                 End::Open if client.answered < client.asked => return wrong("has no answer"),
-                // Nobody was killed but by what the model allows itself.
-                End::Killed if self.may_kill && client.request != Request::None => {
-                    return wrong("was lost with a request");
-                }
                 _ => {}
             }
         }
@@ -492,6 +511,7 @@ fn each_rule_is_needed() {
         Flaw::PassesRunning,
         Flaw::AnswersTwice,
         Flaw::FullIsOver,
+        Flaw::ServesOn,
     ];
     for flaw in flaws {
         let found = explore::<3>(1, flaw).and_then(|_| explore::<2>(2, flaw));
