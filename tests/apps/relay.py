@@ -276,6 +276,17 @@ def wrong_descriptors():
     return [(), (null,) * 3, (alone.fileno(),) * 2] + [(fd,) for fd in single]
 
 
+def answer_close(environ):
+    """Closes the worker's own ends; whatever is opened next has their numbers."""
+    wanted = environ["QUERY_STRING"].split(",")
+    found = own_descriptors()
+    numbers = [number for what in wanted for number in found.get(what, [])]
+    for number in numbers:
+        os.close(number)
+    HELD.extend(open("/dev/null") for _ in numbers)
+    return str(len(numbers))
+
+
 def answer_fill(environ):
     """Fills the relay and stays until the test opens the gate."""
     sent = 0

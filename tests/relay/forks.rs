@@ -3,24 +3,15 @@
 //! served twice, and no child that keeps a connection open.
 
 use super::{ask, assert_each_served_once, noted, ours, pin, relay};
-use crate::support::python::Python;
-use crate::support::{Running, pythons, skip};
+use crate::support::{Running, pythons};
 
-/// CPython 3.11 to 3.13, those of them that are here; a deprecation warning is an exception.
+/// On every CPython that is here; a deprecation warning is an exception.
 #[track_caller]
 fn on_each_python(prove: impl Fn(&Running)) {
     if !ours() {
         return;
     }
-    let wanted = [(3, 11), (3, 12), (3, 13)];
-    let found: Vec<Python> = pythons()
-        .into_iter()
-        .filter(|python| wanted.contains(&python.version))
-        .collect();
-    if found.len() < wanted.len() {
-        skip(&format!("of CPython 3.11, 3.12 and 3.13 only {found:?}"));
-    }
-    for python in found {
+    for python in pythons() {
         println!("CPython {:?}", python.version);
         let server = relay()
             .python(python.path)

@@ -163,6 +163,41 @@ fn messages_that_an_application_has_altered_disturb_nobody() {
     assert_eq!(server.get("/pid").status, 200);
 }
 
+/// Its own clients wait for it then, as they would without a relay; nothing else is different.
+#[test]
+fn an_application_that_closes_the_relay_harms_itself_only() {
+    if !ours() {
+        return;
+    }
+    let server = harmed().expect_error("cannot send a connection on").start();
+    let sockets = relay_sockets(&server);
+    let gate = server.gate("gate");
+    let mut pinned = pin(&server, 6, 0);
+    let mut busy = pinned.clients.remove(0);
+    let closed = busy.get(&format!("/close?{sockets}")).text();
+    assert!(closed.parse::<usize>().is_ok_and(|n| n > 0), "{closed}");
+    ask(&mut busy, "/wait");
+    assert_eq!(noted(&server, "waiting"), pinned.owner);
+    for (number, client) in pinned.clients.iter_mut().enumerate() {
+        ask(client, &format!("/served?{number}"));
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(!pinned.clients.iter().any(Client::has_answer));
+    let sibling = pinned.sibling.number.to_string();
+    server.get("/pid").assert_text(&sibling);
+    gate.open();
+    busy.response().assert_status(200);
+    for client in &mut pinned.clients {
+        client
+            .response()
+            .assert_text(&pinned.owner.number.to_string());
+    }
+    assert_each_served_once(&server, 5);
+    let mut crew = [pinned.owner, pinned.sibling];
+    crew.sort();
+    assert_eq!(server.crew(), crew);
+}
+
 #[test]
 fn a_full_relay_loses_nothing() {
     if !ours() {
