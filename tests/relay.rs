@@ -11,6 +11,7 @@ mod idle;
 mod line;
 mod model;
 mod stuck;
+mod waking;
 
 fn ours() -> bool {
     only_rswsgi("connections that are not tied to workers")
