@@ -126,8 +126,19 @@ struct State<const CLIENTS: usize> {
     gave_up: bool,
 }
 
+/// Who does what, about which client.
+struct Step(&'static str, usize, &'static str, Option<usize>);
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Step(who, number, what, client) = self;
+        write!(f, "{who} {number} {what}")?;
+        client.map_or(Ok(()), |client| write!(f, ", client {client}"))
+    }
+}
+
 /// What may happen next, and what follows.
-type Steps<const CLIENTS: usize> = Vec<(String, State<CLIENTS>)>;
+type Steps<const CLIENTS: usize> = Vec<(Step, State<CLIENTS>)>;
 
 impl<const CLIENTS: usize> Worker<CLIENTS> {
     const FRESH: Self = Worker {
@@ -178,7 +189,7 @@ impl<const CLIENTS: usize> State<CLIENTS> {
         steps
     }
 
-    fn then(&self, steps: &mut Steps<CLIENTS>, what: String, change: impl FnOnce(&mut Self)) {
+    fn then(&self, steps: &mut Steps<CLIENTS>, what: Step, change: impl FnOnce(&mut Self)) {
         let mut next = *self;
         change(&mut next);
         steps.push((what, next));
@@ -192,7 +203,7 @@ impl<const CLIENTS: usize> State<CLIENTS> {
             ..
         } = self.clients[client];
         if end == End::Open && request == Request::None && asked < self.requests {
-            self.then(steps, format!("client {client} asks"), |next| {
+            self.then(steps, Step("client", client, "asks", None), |next| {
                 next.clients[client].asked += 1;
                 next.clients[client].request = Request::Waits;
             });
@@ -210,12 +221,13 @@ impl<const CLIENTS: usize> State<CLIENTS> {
         let Worker {
             main, has, claim, ..
         } = self.workers[worker];
-        let name = |what: &str| format!("worker {worker} {what}");
+        let name = |what| Step("worker", worker, what, None);
+        let about = |what, client| Step("worker", worker, what, Some(client));
         match main {
             Main::Loops => {
                 for client in 0..CLIENTS {
                     if has[client] && self.clients[client].request == Request::Waits {
-                        self.then(steps, name(&format!("runs {client}")), |next| {
+                        self.then(steps, about("runs", client), |next| {
                             next.clients[client].request = Request::Runs;
                             next.clients[client].run += 1;
                             next.workers[worker].claim = Claim::Nobody;
@@ -239,7 +251,7 @@ impl<const CLIENTS: usize> State<CLIENTS> {
             Main::Runs(client) => {
                 // One that never comes back has no step here; only the kill ends it.
                 if claim == Claim::Nobody {
-                    self.then(steps, name(&format!("answers {client}")), |next| {
+                    self.then(steps, about("answers", client), |next| {
                         next.workers[worker].claim = Claim::Application;
                         next.clients[client].answered += 1;
                         next.clients[client].request = Request::None;
@@ -278,7 +290,7 @@ impl<const CLIENTS: usize> State<CLIENTS> {
             // While there is no room it tries again.
             Main::Leaves(client) => {
                 if self.relay.is_none() {
-                    self.then(steps, name(&format!("hands over {client}")), |next| {
+                    self.then(steps, about("hands over", client), |next| {
                         next.relay = Some(client);
                         next.workers[worker].has[client] = false;
                     });
@@ -312,7 +324,8 @@ impl<const CLIENTS: usize> State<CLIENTS> {
             claim,
             has,
         } = self.workers[worker];
-        let name = |what: &str| format!("watcher {worker} {what}");
+        let name = |what| Step("watcher", worker, what, None);
+        let about = |what, client| Step("watcher", worker, what, Some(client));
         let set = |next: &mut Self, watcher| next.workers[worker].watcher = watcher;
         match watcher {
             Watcher::Sleeps => {
@@ -346,18 +359,18 @@ impl<const CLIENTS: usize> State<CLIENTS> {
                 if !concerns {
                     self.then(steps, name("passes over"), |state| set(state, next));
                 } else if flaw == Flaw::LetGoFirst {
-                    self.then(steps, name(&format!("drops {client}")), |state| {
+                    self.then(steps, about("drops", client), |state| {
                         state.workers[worker].has[client] = false;
                         state.relay = state.relay.or(Some(client));
                         set(state, next);
                     });
                 } else if self.relay.is_none() {
-                    self.then(steps, name(&format!("sends {client}")), |state| {
+                    self.then(steps, about("sends", client), |state| {
                         state.relay = Some(client);
                         set(state, Watcher::Sent(client, purpose));
                     });
                 } else if flaw == Flaw::FullIsOver {
-                    self.then(steps, name(&format!("closes {client}")), |state| {
+                    self.then(steps, about("closes", client), |state| {
                         state.workers[worker].has[client] = false;
                         set(state, next);
                     });
@@ -369,7 +382,7 @@ impl<const CLIENTS: usize> State<CLIENTS> {
                 }
             }
             Watcher::Sent(client, purpose) => {
-                self.then(steps, name(&format!("lets go of {client}")), |next| {
+                self.then(steps, about("lets go of", client), |next| {
                     if flaw != Flaw::NeverLetGo {
                         next.workers[worker].has[client] = false;
                     }
@@ -383,7 +396,7 @@ impl<const CLIENTS: usize> State<CLIENTS> {
                 };
                 match running {
                     Some(client) if claim == Claim::Nobody || flaw == Flaw::AnswersTwice => {
-                        self.then(steps, name(&format!("answers {client} with 504")), |next| {
+                        self.then(steps, about("answers with 504", client), |next| {
                             next.workers[worker].claim = Claim::Watcher;
                             next.clients[client].answered += 1;
                             next.clients[client].request = Request::None;
@@ -396,7 +409,7 @@ impl<const CLIENTS: usize> State<CLIENTS> {
                     }),
                 }
             }
-            Watcher::Done => self.then(steps, format!("worker {worker} is killed"), |next| {
+            Watcher::Done => self.then(steps, Step("worker", worker, "is killed", None), |next| {
                 next.kill(worker, End::Killed);
             }),
         }
@@ -488,7 +501,7 @@ fn history<const CLIENTS: usize>(
     let mut at = state;
     while before[&at] != at {
         let mut steps = before[&at].steps(flaw).into_iter();
-        lines.extend(steps.find_map(|(what, next)| (next == at).then_some(what)));
+        lines.extend(steps.find_map(|(what, next)| (next == at).then(|| what.to_string())));
         at = before[&at];
     }
     lines.reverse();
