@@ -2,7 +2,7 @@
 //! answers stay in their order.
 
 use super::{ask, noted, ours, relay};
-use crate::support::{Client, Pid, Running};
+use crate::support::{Client, Control, Pid, Running, wait_until};
 use nix::sys::signal::Signal;
 
 /// The next generation serves, the last one is gone.
@@ -166,13 +166,13 @@ fn a_client_that_sends_byte_by_byte_through_reloads_is_understood() {
     for (at, byte) in request.bytes().enumerate() {
         slow.send([byte]);
         if at % 12 == 0 {
-            let old = server.workers();
-            reload_begun(&server);
-            for worker in old {
-                // A body that it has begun to read is finished by the worker that began.
-                if at < 70 {
-                    worker.wait_gone();
-                }
+            let old = server.crew();
+            server.read_notifications();
+            server.signal(Signal::SIGHUP);
+            server.wait_notified("READY=1");
+            // A body that it has begun to read may be finished by the worker that began.
+            if at < request.find("\r\n\r\n").expect("the end of the head") {
+                old.into_iter().for_each(Pid::wait_gone);
             }
             generations += 1;
         }
@@ -183,13 +183,6 @@ fn a_client_that_sends_byte_by_byte_through_reloads_is_understood() {
     slow.response().assert_text("again:");
     slow.get("/pid").assert_status(200);
     quick.get("/pid").assert_status(200);
-}
-
-#[track_caller]
-fn reload_begun(server: &Running) {
-    server.read_notifications();
-    server.signal(Signal::SIGHUP);
-    server.wait_notified("READY=1");
 }
 
 /// An end that comes while nobody looks is an end, not a request.
@@ -213,4 +206,46 @@ fn a_client_that_leaves_in_the_middle_is_no_request() {
     }
     server.get("/pid").assert_status(200);
     super::assert_each_served_once(&server, 0);
+}
+
+/// The header of the PROXY protocol comes once: whoever goes on with the connection knows the client, or that it is
+/// still to be named.
+#[test]
+fn the_header_of_the_proxy_protocol_goes_with_its_connection() {
+    if !ours() {
+        return;
+    }
+    let server = relay()
+        .workers(1)
+        .tcp()
+        .arg("--bind", "fd://3?proxy-protocol=on")
+        .start();
+    let line = "PROXY TCP4 192.0.2.7 10.0.0.1 4711 443\r\n";
+    let request = "GET /origin HTTP/1.1\r\nHost: test\r\n\r\n";
+    // After a request, after the header, in the middle of it, and before it.
+    let mut clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+    let sent = [line.len(), line.len(), 20, 0];
+    for (client, sent) in clients.iter_mut().zip(sent) {
+        client.send(&line[..sent]);
+        client.wait_consumed();
+    }
+    let first = |client: &mut Client| {
+        let text = client.response().text();
+        let (pid, origin) = text.split_once(' ').expect("a process and an origin");
+        assert!(origin.starts_with("192.0.2.7 4711 "), "{origin}");
+        pid.to_owned()
+    };
+    clients[0].send(request);
+    first(&mut clients[0]);
+    // The worker has accepted the last one, too.
+    let old = server.workers();
+    wait_until("all connections to be accepted", || {
+        let app = Control::of(&server, "relay").app();
+        (app["connections"]["open"] == 4).then_some(())
+    });
+    reload(&server, &old);
+    for (client, sent) in clients.iter_mut().zip(sent) {
+        client.send([&line[sent..], request].concat());
+        assert_ne!(first(client), old[0].number.to_string());
+    }
 }
