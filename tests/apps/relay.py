@@ -226,6 +226,8 @@ def answer_garbage(environ):
             for byte in [b"\0", b"\1", b"\xff", b"R"]:
                 for fds in descriptors:
                     sent += offer(sock, byte * size, fds)
+        sock.close()
+    close_held()
     return str(sent)
 
 
@@ -258,12 +260,20 @@ def answer_alter(environ):
     for _, fds in taken:
         for fd in fds:
             os.close(fd)
+    for sock in sockets:
+        sock.close()
+    close_held()
     return str(len(taken))
+
+
+def close_held():
+    while HELD:
+        HELD.pop().close()
 
 
 def wrong_descriptors():
     """None, too many, of the wrong kind, and of the right kind but with nobody behind them."""
-    null = os.open("/dev/null", os.O_RDWR)
+    null = open("/dev/null", "r+b", buffering=0)
     blocking = socket.create_server(("127.0.0.1", 0))
     listener = socket.create_server(("127.0.0.1", 0))
     unconnected = socket.socket()
@@ -271,9 +281,9 @@ def wrong_descriptors():
     gone.close()
     for sock in [listener, unconnected, alone]:
         sock.setblocking(False)
-    HELD.extend([blocking, listener, unconnected, alone])
-    single = [null] + [sock.fileno() for sock in HELD]
-    return [(), (null,) * 3, (alone.fileno(),) * 2] + [(fd,) for fd in single]
+    HELD.extend([null, blocking, listener, unconnected, alone])
+    single = [held.fileno() for held in HELD]
+    return [(), (null.fileno(),) * 3, (alone.fileno(),) * 2] + [(fd,) for fd in single]
 
 
 def answer_close(environ):

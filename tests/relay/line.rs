@@ -197,8 +197,9 @@ fn idle_connections_of_a_busy_worker_stay_open_and_are_served_later() {
     }
 }
 
+/// An end is nothing to serve, so it waits for the owner, and nobody is woken by it again and again.
 #[test]
-fn clients_that_leave_a_busy_worker_are_let_go() {
+fn clients_that_leave_a_busy_worker_disturb_nobody() {
     if !ours() {
         return;
     }
@@ -208,13 +209,24 @@ fn clients_that_leave_a_busy_worker_are_let_go() {
     let mut busy = pinned.clients.remove(0);
     ask(&mut busy, "/wait");
     noted(&server, "waiting");
-    for client in &mut pinned.clients {
+    let (leaving, others) = pinned.clients.split_at_mut(5);
+    for client in &mut *leaving {
         client.half_close();
     }
-    for client in &mut pinned.clients {
-        client.expect_end(); // by the sibling: the owner is busy
+    let before = pinned.owner.run_time();
+    let sibling = pinned.sibling.number.to_string();
+    for client in others {
+        client.get("/pid").assert_text(&sibling);
     }
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let spent = pinned.owner.run_time() - before;
+    assert!(
+        spent.as_millis() < 100,
+        "a waiting worker ran for {spent:?}"
+    );
     gate.open();
     busy.response().assert_status(200);
-    server.get("/pid").assert_status(200);
+    for client in leaving {
+        client.expect_end();
+    }
 }

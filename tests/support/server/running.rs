@@ -129,8 +129,13 @@ impl Running {
         let patience = self.notify.set_read_timeout(Some(PATIENCE));
         patience.expect("thirty seconds are a valid timeout");
         let mut message = [0; 4096];
-        let length = self.notify.recv(&mut message);
-        let length = length.expect("a notification of the server");
+        let length = loop {
+            // signal(7): with a time limit a freeze of the machine is enough to interrupt a read.
+            match self.notify.recv(&mut message) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                result => break result.expect("a notification of the server"),
+            }
+        };
         let text = String::from_utf8_lossy(&message[..length]);
         text.lines().map(str::to_owned).collect()
     }
