@@ -225,8 +225,8 @@ impl<const CLIENTS: usize> State<CLIENTS> {
         let about = |what, client| Step("worker", worker, what, Some(client));
         match main {
             Main::Loops => {
-                for client in 0..CLIENTS {
-                    if has[client] && self.clients[client].request == Request::Waits {
+                for (client, has) in has.into_iter().enumerate() {
+                    if has && self.clients[client].request == Request::Waits {
                         self.then(steps, about("runs", client), |next| {
                             next.clients[client].request = Request::Runs;
                             next.clients[client].run += 1;
