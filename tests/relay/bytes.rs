@@ -2,8 +2,15 @@
 //! answers stay in their order.
 
 use super::{ask, noted, ours, relay};
-use crate::support::{Client, Control, Pid, Running, wait_until};
+use crate::support::{Client, Control, Pid, Running, Server, wait_until};
 use nix::sys::signal::Signal;
+
+/// No half of a request waits for too long, however slow the machine is.
+fn patient() -> Server {
+    relay()
+        .arg("--head-timeout", "1h")
+        .arg("--body-timeout", "1h")
+}
 
 /// The next generation serves, the last one is gone.
 #[track_caller]
@@ -22,7 +29,7 @@ fn half_a_head_goes_to_the_next_generation() {
     if !ours() {
         return;
     }
-    let server = relay().workers(1).start();
+    let server = patient().workers(1).start();
     let old = server.workers();
     let request = "GET /echo?half HTTP/1.1\r\nHost: test\r\n\r\n";
     // One that has had an answer before, one that has not; cut in the line and in a field.
@@ -50,7 +57,7 @@ fn half_a_body_is_read_to_its_end() {
         return;
     }
     for size in [10, 5_000, 400_000, 3_000_000] {
-        let server = relay().workers(1).start();
+        let server = patient().workers(1).start();
         let body: Vec<u8> = (0..size).map(|n: u32| b'a' + (n % 26) as u8).collect();
         let mut client = server.connect();
         client.get("/pid").assert_status(200);
@@ -78,7 +85,7 @@ fn pipelined_requests_go_on_over_a_reload() {
     if !ours() {
         return;
     }
-    let server = relay().workers(1).start();
+    let server = patient().workers(1).start();
     let gate = server.gate("gate");
     let old = server.workers();
     let mut client = server.connect();
@@ -113,7 +120,7 @@ fn a_request_that_comes_in_pieces_to_a_busy_worker_is_whole() {
     if !ours() {
         return;
     }
-    let server = relay().start();
+    let server = patient().start();
     let gate = server.gate("gate");
     let mut pinned = super::pin(&server, 4, 0);
     let mut busy = pinned.clients.remove(0);
@@ -154,7 +161,7 @@ fn a_client_that_sends_byte_by_byte_through_reloads_is_understood() {
     if !ours() {
         return;
     }
-    let server = relay().workers(1).arg("--head-timeout", "1h").start();
+    let server = patient().workers(1).start();
     let mut slow = server.connect();
     let mut quick = server.connect();
     let body = "x".repeat(40);
@@ -191,7 +198,7 @@ fn a_client_that_leaves_in_the_middle_is_no_request() {
     if !ours() {
         return;
     }
-    let server = relay().workers(1).start();
+    let server = patient().workers(1).start();
     let old = server.workers();
     let mut clients: Vec<Client> = (0..5).map(|_| server.connect()).collect();
     for client in &mut clients {
@@ -215,7 +222,7 @@ fn the_header_of_the_proxy_protocol_goes_with_its_connection() {
     if !ours() {
         return;
     }
-    let server = relay()
+    let server = patient()
         .workers(1)
         .tcp()
         .arg("--bind", "fd://3?proxy-protocol=on")
