@@ -189,10 +189,7 @@ impl Worker<'_> {
         self.last_listener = listener;
         self.last_door = Door::Listener(listener);
         self.row.count(Counter::Connections, 1);
-        if self.now >= self.next_wait {
-            self.next_wait = self.now + WAIT_SAMPLE;
-            self.note_wait(socket.as_fd(), peer);
-        }
+        self.note_wait(socket.as_fd(), peer);
         let (transport, address) = match peer {
             Peer::Inet(address) => (Transport::Tcp, Some(address)),
             Peer::Local => (Transport::Unix, None),
@@ -246,9 +243,12 @@ impl Worker<'_> {
 
     /// How long what the client has sent has waited for somebody to accept the connection. Asking costs
     /// a system call, so only a sample is asked; the kernel answers for TCP only.
-    fn note_wait(&self, socket: BorrowedFd<'_>, peer: Peer) {
-        if let Peer::Inet(_) = peer
-            && let Some(waited) = socket::since_last_bytes(socket)
+    fn note_wait(&mut self, socket: BorrowedFd<'_>, peer: Peer) {
+        if peer == Peer::Local || self.now < self.next_wait {
+            return;
+        }
+        self.next_wait = self.now + WAIT_SAMPLE;
+        if let Some(waited) = socket::since_last_bytes(socket)
         {
             self.row.queue().record(waited);
         }
