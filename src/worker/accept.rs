@@ -248,8 +248,7 @@ impl Worker<'_> {
             return;
         }
         self.next_wait = self.now + WAIT_SAMPLE;
-        if let Some(waited) = socket::since_last_bytes(socket)
-        {
+        if let Some(waited) = socket::since_last_bytes(socket) {
             self.row.queue().record(waited);
         }
     }
