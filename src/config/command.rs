@@ -31,7 +31,7 @@ repeatable option stand between ',' (bind), ':' (sys-path) or line breaks (env).
 A module called request or convert is served by rswsgi -- request, or as request:app.
 Relative paths start in the directory rswsgi was started in, those of a configuration file in its directory.
 
-Exit status: 0 stopped as asked, 1 failed while running, 64 wrong usage, 69 address in use, 70 internal error, \
+Exit status: 0 stopped as asked, 1 failed while running, 64 wrong usage, 69 address in use or pid file held by another, 70 internal error, \
 71 refused by the operating system, 77 no permission, 78 configuration or application cannot be loaded.";
 
 /// The one setting that is a positional argument.

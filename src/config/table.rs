@@ -482,8 +482,8 @@ pub static SETTINGS: &[Setting] = &[
         help: "Network whose word about the client counts, or unix; repeatable",
         long_help: "10.0.0.0/8, ::1, or unix for whoever may connect to a Unix socket; nobody by default. From such a \
             peer X-Forwarded-For is walked from the right to the first address that is not trusted, which becomes \
-            REMOTE_ADDR and that of the access log; X-Forwarded-Proto becomes wsgi.url_scheme. All other fields \
-            of this kind are then kept from the application; see --forwarded-fields.",
+            REMOTE_ADDR and that of the access log; X-Forwarded-Proto becomes wsgi.url_scheme. Of X-Forwarded-Host, \
+            X-Forwarded-Port and Forwarded the application then sees only what --forwarded-fields names.",
         ..REQUESTS
     },
     Setting {
