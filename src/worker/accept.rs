@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use super::connection::{Connection, Phase};
 use super::outlet::{Outlet, Transport};
 use super::relay::Farewell;
-use super::{FIRST_LISTENER, NUDGE, RELAY, TURN, Worker};
+use super::{FIRST_LISTENER, Leave, NUDGE, RELAY, TURN, Worker};
 use crate::config::ProxyProtocol;
 use crate::log::{self, Allowed};
 use crate::net::Listener;
@@ -334,14 +334,21 @@ impl Worker<'_> {
             for index in 0..self.listeners.len() {
                 for _ in 0..LAST_ACCEPTS {
                     self.accept(py, index);
+                    if self.leave != Some(Leave::Drained) {
+                        return;
+                    }
                 }
             }
         }
-        if self.farewell == Farewell::Finish && !self.listeners.is_empty() {
-            self.take_the_last(py);
-            self.limit_idle();
-        }
+        let mut is_new = !self.listeners.is_empty();
         self.listeners.clear();
+        // As long as it is here: a sibling that runs a request may not know yet that all leave.
+        if self.farewell == Farewell::Finish {
+            is_new |= self.take_the_last(py) > 0;
+            if is_new {
+                self.limit_idle();
+            }
+        }
     }
 
     pub(super) fn resume_listening(&mut self) {

@@ -82,6 +82,8 @@ pub struct Floor {
     looks_at: AtomicU64,
     /// Somebody has to listen to the client whose request runs.
     attends: AtomicBool,
+    /// The server stops: nobody would take what is sent on.
+    stops: AtomicBool,
     /// The watcher polls connections: it has to stop when the application comes back.
     polls: AtomicBool,
     /// There is a watcher, or could be none.
@@ -126,6 +128,7 @@ impl Floor {
             run: AtomicU64::new(0),
             looks_at: AtomicU64::new(Nanos::MAX),
             attends: AtomicBool::new(false),
+            stops: AtomicBool::new(false),
             polls: AtomicBool::new(false),
             is_watched: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
@@ -212,9 +215,16 @@ impl Floor {
         self.attends.load(Ordering::SeqCst) || self.has_siblings()
     }
 
-    /// Whether there are, or may be, other workers.
+    /// Whether there are, or may be, other workers that take connections.
     pub fn has_siblings(&self) -> bool {
-        self.ground.ferry.is_some() && self.ground.scoreboard.pool().size().max > 1
+        !self.stops.load(Ordering::SeqCst)
+            && self.ground.ferry.is_some()
+            && self.ground.scoreboard.pool().size().max > 1
+    }
+
+    /// All workers leave, or only this one.
+    pub fn stop(&self, all: bool) {
+        self.stops.store(all, Ordering::SeqCst);
     }
 }
 

@@ -458,6 +458,7 @@ impl<'a> Worker<'a> {
             return;
         }
         self.farewell = farewell;
+        self.floor.stop(farewell == Farewell::Finish);
         if self.leave.is_none() {
             self.leave = Some(Leave::Drained);
             if self.accepting != Accepting::Yes {
@@ -472,7 +473,7 @@ impl<'a> Worker<'a> {
 
     /// Gives clients on which nothing depends a moment to ask again.
     fn limit_idle(&mut self) {
-        let finish = self.farewell == Farewell::Finish;
+        let finish = !self.hands_over();
         let now = self.now;
         for (_, connection) in self.connections.iter_mut() {
             let grace = match connection.phase {

@@ -32,6 +32,8 @@ pub(super) enum Farewell {
     Finish,
     /// Others go on with them.
     HandOver { until: Nanos },
+    /// Others would, but nobody has taken them in time: as with [`Farewell::Finish`].
+    GiveUp,
 }
 
 impl Worker<'_> {
@@ -160,25 +162,34 @@ impl Worker<'_> {
         if self.leave != Some(Leave::Drained) {
             return;
         }
-        if until <= self.now {
-            let left = self.connections.len() + self.was.len();
-            log::warning!("nobody takes over {left} connections: waiting for their clients");
-            self.farewell = Farewell::Finish;
-            return self.limit_idle();
-        }
-        let places: Vec<usize> = self.connections.iter().map(|(place, _)| place).collect();
-        for place in places {
-            let passage = self.connections.ferry(place, Cause::Drain, self.now);
-            if passage == Passage::NoRoom {
-                self.next_sweep = self.next_sweep.min(self.now + AGAIN);
+        let mut room = Passage::Left;
+        for place in self.places() {
+            if self.connections.ferry(place, Cause::Drain, self.now) == Passage::NoRoom {
+                room = Passage::NoRoom;
                 break;
             }
         }
-        self.hand_over_was();
+        if self.hand_over_was() == Passage::NoRoom {
+            room = Passage::NoRoom;
+        }
         self.forget_gone();
-        if !self.is_vacant() {
+        // Not before it was tried: the request that ran meanwhile may have taken longer than that.
+        if room == Passage::NoRoom && until <= self.now {
+            let left = self.connections.len() + self.was.len();
+            log::warning!("nobody takes over {left} connections: waiting for their clients");
+            self.farewell = Farewell::GiveUp;
+            return self.limit_idle();
+        }
+        if room == Passage::NoRoom {
+            self.next_sweep = self.next_sweep.min(self.now + AGAIN);
+        }
+        if !self.is_vacant() && until > self.now {
             self.next_sweep = self.next_sweep.min(until);
         }
+    }
+
+    fn places(&self) -> Vec<usize> {
+        self.connections.iter().map(|(place, _)| place).collect()
     }
 
     /// Takes note of connections that have left.
@@ -197,13 +208,16 @@ impl Worker<'_> {
         self.listen_if_not_full();
     }
 
-    /// The server stops: those that other workers have handed over are nobody's but ours.
-    pub(super) fn take_the_last(&mut self, py: Python<'_>) {
-        for _ in 0..LAST_TAKEN {
-            if self.take_relayed(py) == Accepted::Nothing {
-                return;
+    /// The server stops: those that other workers have handed over are nobody's but ours. How many there
+    /// were.
+    pub(super) fn take_the_last(&mut self, py: Python<'_>) -> usize {
+        for count in 0..LAST_TAKEN {
+            let goes_on = self.leave == Some(Leave::Drained);
+            if !goes_on || self.take_relayed(py) == Accepted::Nothing {
+                return count;
             }
         }
+        LAST_TAKEN
     }
 
     /// A connection that was taken, told apart from all others.

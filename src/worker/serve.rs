@@ -415,6 +415,7 @@ impl Worker<'_> {
             return Step::Closed;
         }
         self.connections.retake(began);
+        self.now = clock::now();
         let wire: Box<dyn std::any::Any> = wire;
         let mut outlet = wire.downcast::<Outlet>().expect("it is the one we gave");
         outlet.end_gathering();
@@ -422,7 +423,6 @@ impl Worker<'_> {
             true => self.come_back_late(&mut outlet, status, outcome),
             false => (status, outcome),
         };
-        self.now = clock::now();
         self.row.end_request(self.now);
         let took = self.now.saturating_sub(began);
         self.service = self.service - self.service / 8 + took / 8;

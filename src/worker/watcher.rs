@@ -36,6 +36,7 @@ use crate::python;
 use crate::relay::Cause;
 use crate::scoreboard::Counter;
 use crate::sys::clock::{self, MILLISECOND, Nanos};
+use crate::sys::forks;
 use crate::sys::poll::{self, Entry, For};
 use crate::sys::seqpacket::Received;
 use crate::sys::socket::{self, Push};
@@ -61,15 +62,15 @@ const STACK: usize = 128 * 1024;
 /// The thread as the main thread knows it; locked for moments only, by threads that hold the interpreter.
 struct Control {
     thread: Option<(JoinHandle<()>, &'static Floor)>,
-    /// A fork is about to happen.
-    is_paused: bool,
+    /// So many forks are about to happen.
+    forks: usize,
     /// To begin again after the fork.
     was_running: Option<&'static Floor>,
 }
 
 static CONTROL: Mutex<Control> = Mutex::new(Control {
     thread: None,
-    is_paused: false,
+    forks: 0,
     was_running: None,
 });
 
@@ -80,11 +81,15 @@ fn control() -> MutexGuard<'static, Control> {
 /// Makes the watcher look now; it is started before the first request. False if there is none.
 #[cold]
 pub fn wake(floor: &'static Floor) -> bool {
+    if forks::is_child() {
+        // Connections are its parent's business.
+        return false;
+    }
     let mut control = control();
     if control.thread.is_some() {
         return floor.bell.write(1).is_ok();
     }
-    if control.is_paused {
+    if control.forks > 0 {
         return false;
     }
     if floor.is_watched.swap(true, Ordering::Relaxed) {
@@ -139,7 +144,7 @@ fn end(control: &mut Control) {
 /// The application is about to fork.
 pub fn before_fork() {
     let mut control = control();
-    control.is_paused = true;
+    control.forks += 1;
     if let Some((_, floor)) = control.thread {
         control.was_running = Some(floor);
     }
@@ -149,9 +154,13 @@ pub fn before_fork() {
 /// It has forked. Python counts the threads of this process after it has called us (CPython 3.12 to 3.14.0),
 /// so the watcher begins when the main thread gets to it.
 pub fn after_fork() {
+    if forks::is_child() {
+        // A child of the application that forks itself inherits the hooks, and what was meant for its parent.
+        return;
+    }
     let mut control = control();
-    control.is_paused = false;
-    if control.was_running.is_some() {
+    control.forks = control.forks.saturating_sub(1);
+    if control.forks == 0 && control.was_running.is_some() {
         python::soon(begin_again);
     }
 }
@@ -340,11 +349,6 @@ impl Watcher {
     /// Connections that may go if something comes on them. Those with a whole request go now.
     fn candidates(&self, places: &mut Places) -> Vec<Candidate> {
         let now = clock::now();
-        let whole = places.connections.iter().filter(|(_, c)| c.has_turn);
-        let whole: Vec<usize> = whole.map(|(place, _)| place).collect();
-        for place in whole {
-            self.floor.ferry(places, place, Cause::Busy, now);
-        }
         let running = places.was.running().map(|fd| Candidate {
             place: usize::MAX,
             epoch: 0,
@@ -354,6 +358,11 @@ impl Watcher {
         if !self.floor.has_siblings() {
             return running.into_iter().collect();
         }
+        let whole = places.connections.iter().filter(|(_, c)| c.has_turn);
+        let whole: Vec<usize> = whole.map(|(place, _)| place).collect();
+        for place in whole {
+            self.floor.ferry(places, place, Cause::Busy, now);
+        }
         let idle = places.was.idle();
         let idle = idle.map(|(place, epoch, fd)| Candidate {
             place,
@@ -362,7 +371,8 @@ impl Watcher {
             kind: Kind::Was,
         });
         let all = places.connections.iter();
-        all.filter(|(_, connection)| connection.freight().is_some())
+        // A request that the access log knows of would have a line of this worker, too, if it dies.
+        all.filter(|(_, connection)| connection.ticket.is_none() && connection.freight().is_some())
             .map(|(place, connection)| Candidate {
                 place,
                 epoch: connection.epoch,

@@ -335,7 +335,8 @@ impl Worker<'_> {
             return;
         }
         for (_, connection) in &mut self.was.open {
-            if connection.is_idle() {
+            let is_between = connection.line.hold().session().is_between();
+            if is_between && matches!(connection.phase, Phase::Head) {
                 connection.deadline = connection.deadline.min(self.now + DRAIN_IDLE);
             }
         }

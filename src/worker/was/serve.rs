@@ -37,6 +37,10 @@ impl Worker<'_> {
         let Some(place) = self.was.find(token) else {
             return;
         };
+        if self.leave == Some(Leave::Child) {
+            // All of them are the parent's.
+            return;
+        }
         let line = Arc::clone(&self.was.open[place].line);
         let mut buffer = std::mem::take(&mut self.buffer);
         let heard = line.hold().hear(&mut buffer);
@@ -334,6 +338,7 @@ impl Worker<'_> {
             return Step::Closed;
         }
         self.connections.retake(began);
+        self.now = clock::now();
         self.forget_gone();
         if self.floor.is_given_up() && self.leave.is_none() {
             let _ = self.orders.send(order::LEAVING);
@@ -341,7 +346,6 @@ impl Worker<'_> {
         }
         let connection = &mut self.was.open[place];
         connection.phase = Phase::Flush;
-        self.now = clock::now();
         self.row.end_request(self.now);
         self.wear();
         self.account_was_outcome(place, status, &outcome, self.now.saturating_sub(began));

@@ -6,23 +6,20 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 
+use super::super::Worker;
 use super::super::accept::Accepted;
 use super::super::ferry::{Passage, counter};
 use super::super::floor::{Floor, Places};
-use super::super::relay::Farewell;
-use super::super::{Leave, Worker};
 use super::line::{Line, standing};
 use super::{Connection, Phase};
 use crate::log;
 use crate::net::was::Connection as Descriptors;
 use crate::relay::{Cause, FrontEnd, MOST_INPUT, Message, Put, Traits};
 use crate::scoreboard::Counter;
-use crate::sys::clock::{MILLISECOND, Nanos};
+use crate::sys::clock::Nanos;
 use crate::sys::{forks, socket};
 use crate::was::{Session, State};
 
-/// Between two attempts when the relay is full.
-const AGAIN: Nanos = 10 * MILLISECOND;
 /// Before the input in a message: bytes of the last response, and whether the client has been told.
 const PREFIX: usize = 9;
 
@@ -210,11 +207,7 @@ impl Worker<'_> {
     }
 
     /// Others take the connections on which nothing is half done.
-    pub(in crate::worker) fn hand_over_was(&mut self) {
-        let hands_over = matches!(self.farewell, Farewell::HandOver { .. });
-        if self.leave != Some(Leave::Drained) || !hands_over {
-            return;
-        }
+    pub(in crate::worker) fn hand_over_was(&mut self) -> Passage {
         for place in self.connections.was().places() {
             let is_idle = matches!(self.was.open[place].phase, Phase::Head);
             if !is_idle {
@@ -222,10 +215,10 @@ impl Worker<'_> {
             }
             let passage = self.connections.ferry_was(place, Cause::Drain, self.now);
             if passage == Passage::NoRoom {
-                self.next_sweep = self.next_sweep.min(self.now + AGAIN);
-                break;
+                return Passage::NoRoom;
             }
         }
+        Passage::Left
     }
 
     /// Goes on with a connection that another worker has sent.
