@@ -5,6 +5,7 @@ use crate::support::{Running, Server, only_rswsgi, wait_until};
 
 mod access;
 mod endings;
+mod links;
 mod pages;
 mod rotation;
 mod sinks;

@@ -5,10 +5,10 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::form::{self, Form};
+use super::open::open;
 use super::writer::Sink;
 use super::{Destination, Entry};
 
@@ -62,16 +62,6 @@ impl LogFile {
         }
         Ok(())
     }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    File::options()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        // A pipe that nobody reads is an error (open(2): ENXIO) and not a place to wait.
-        .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
-        .open(path)
 }
 
 impl Sink for LogFile {
