@@ -416,7 +416,8 @@ fn read_variable(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() && !text.contains('\0') => {
             Ok((key.to_owned(), value.to_owned()))
         }
-        _ => Err(format!("{text:?} is not KEY=VALUE")),
+        // Not which: it may be a secret, or part of one.
+        _ => Err("an entry is not KEY=VALUE".into()),
     }
 }
 
@@ -444,6 +445,14 @@ mod tests {
         assert_eq!(read_variable("A=b=c"), pair("A", "b=c"));
         for bad in ["", "A", "=b", "A=\0"] {
             assert!(read_variable(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_in_a_variable_does_not_tell_its_value() {
+        for bad in ["s3cret", "=s3cret", "A=s3cret\0"] {
+            let reason = read_variable(bad).unwrap_err();
+            assert_eq!(reason, "an entry is not KEY=VALUE");
         }
     }
 }
