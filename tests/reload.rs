@@ -88,6 +88,8 @@ fn assert_keeps_serving(server: Server, change: impl FnOnce(&Running), said: &[&
         .iter()
         .chain(&["reload failed: ", "; generation 1 keeps serving"])
     {
+        // The log is written by a thread of its own.
+        wait_until(piece, || (count(&server, piece) > 0).then_some(()));
         assert_eq!(
             count(&server, piece),
             1,
