@@ -8,9 +8,9 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::form::{self, Form};
-use super::open::open;
 use super::writer::Sink;
 use super::{Destination, Entry};
+use crate::sys::append::{Owner, append};
 
 pub struct LogFile {
     file: File,
@@ -24,7 +24,7 @@ pub struct LogFile {
 impl LogFile {
     pub fn open(path: &Path, form: Form) -> io::Result<Self> {
         Ok(Self {
-            file: open(path)?,
+            file: append(path, &Owner::Ourselves)?,
             path: Some(path.to_owned()),
             form,
             is_torn: false,
@@ -75,7 +75,7 @@ impl Sink for LogFile {
 
     fn reopen(&mut self) -> io::Result<()> {
         if let Some(path) = &self.path {
-            self.file = open(path)?;
+            self.file = append(path, &Owner::Ourselves)?;
             self.is_torn = false;
         }
         Ok(())

@@ -17,7 +17,6 @@ mod file;
 pub mod form;
 pub mod frames;
 mod journal;
-mod open;
 mod syslog;
 mod throttle;
 pub mod writer;

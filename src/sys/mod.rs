@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 pub mod account;
+pub mod append;
 pub mod clock;
 pub mod diag;
 pub mod fd;

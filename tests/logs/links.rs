@@ -45,6 +45,22 @@ fn a_link_of_another_user_stops_the_start() {
 }
 
 #[test]
+fn nor_is_one_in_the_place_of_a_directory_followed() {
+    let Some((server, log)) = server() else {
+        return;
+    };
+    let (target, way) = (server.dir().join("target"), log.with_file_name("way"));
+    fs::create_dir(&target).expect("a new directory");
+    symlink(&target, &way).expect("a new link");
+    lchown(&way, Some(NOBODY), Some(NOBODY)).expect("as root");
+    let finished = server.arg("--log", way.join("x.log")).run();
+    finished.assert_says(&format!("{} is a symbolic link of user", way.display()));
+    finished.assert_status(71);
+    let made = fs::read_dir(&target).expect("a directory").count();
+    assert_eq!(made, 0, "root has made a file through the link");
+}
+
+#[test]
 fn a_link_of_another_user_is_not_followed_on_usr1() {
     let Some((server, log)) = server() else {
         return;
