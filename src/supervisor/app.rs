@@ -4,37 +4,35 @@
 #![forbid(unsafe_code)]
 
 mod develop;
+mod gone;
+mod handed;
+mod told;
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use nix::poll::PollFd;
 
-use super::Served;
 use super::cgroup;
 use super::development::Development;
-use super::generation::{self, Answer, Doors, Failure, Generation, Said};
-use super::hand_over::{AppState, GenerationState, HandedStage, RelayState, take};
+use super::generation::{Answer, Doors, Generation, Said};
 use super::hosting::{Presence, Story, Tail};
 use super::logs::Logs;
 use super::output::Output;
 use super::progress::Progress;
 use super::record::{LastReload, Tally};
 use super::was::Broker;
-use crate::config::{Settings, Target, Workers, show_duration};
-use crate::error::{Error, Exit, Result};
+use crate::config::Settings;
+use crate::error::{Error, Result};
 use crate::link::Order;
 use crate::log;
-use crate::net::{self, HandedListener, Listener, Origin};
-use crate::relay::{FORMAT, Relay};
-use crate::schedule::{
-    Action, Cause, Event, FirstFailure, Generations, News as Told, Number, Quiet, Stage, Standing,
-    Terms,
-};
-use crate::scoreboard::{Row, Scoreboard, State, Totals};
-use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND, nanos};
-use crate::sys::process::{Ended, cpus};
+use crate::net::{Listener, Origin};
+use crate::relay::Relay;
+use crate::schedule::{Action, Cause, Event, FirstFailure, Generations, Number, Stage, Terms};
+use crate::scoreboard::{Row, State, Totals};
+use crate::sys::clock::{self, Nanos, SECOND, nanos};
+use crate::sys::process::Ended;
 use develop::Explains;
-use serde_json::Value;
+use gone::Gone;
 
 /// What the supervisor has to know of a step.
 #[derive(Debug)]
@@ -77,19 +75,6 @@ pub struct App {
     /// One line for the service manager.
     pub status: String,
     progress: Progress,
-}
-
-/// A generation that has ended or could not be started.
-struct Gone {
-    /// `generation 3 (pid 77)`
-    who: String,
-    target: Target,
-    /// `the master exited with status 1`, or what it said itself.
-    how: Failure,
-    /// What kills a master, and a time limit, may not be there at the next try.
-    exit: Exit,
-    /// It could not even be started.
-    error: Option<Error>,
 }
 
 /// Reports taken from one master per wake-up: one that never stops talking keeps nobody waiting.
@@ -137,143 +122,6 @@ impl App {
         let mut app = Self::new(settings, listeners)?;
         app.was.leads_by(entry);
         Ok(app)
-    }
-
-    /// For the program that replaces this one; `None` while a generation starts or is about to.
-    pub fn hand_over(&self) -> Option<Result<AppState>> {
-        let quiet = self.plan.quiet()?;
-        if self.remains.iter().any(Output::holds_up) || self.was.holds_up() {
-            return None;
-        }
-        let settings = serde_json::to_value(&self.settings).map_err(|error| {
-            let message = format!("cannot hand over the settings: {error}");
-            Error::new(Exit::Internal, message)
-        });
-        let stage = |stage: Stage| match stage {
-            Stage::Leaving { until } | Stage::Starting { until } | Stage::Ending { until, .. } => {
-                HandedStage::Leaving { until }
-            }
-            Stage::Serving => HandedStage::Serving,
-        };
-        let generations = quiet.entries.iter().filter_map(|entry| {
-            let generation = &self.generations[self.index(entry.number)?];
-            Some(generation.hand_over(stage(entry.stage)))
-        });
-        Some(settings.map(|settings| AppState {
-            settings,
-            listeners: self.listeners.iter().map(Listener::hand_over).collect(),
-            generations: generations.collect(),
-            next: quiet.next,
-            restart_at: quiet.restart_at,
-            is_resting: quiet.is_resting,
-            totals: self.past.by_name(),
-            tally: self.tally,
-            reload: self.reload.clone(),
-            relay: self.relay.as_ref().map(|relay| RelayState {
-                format: FORMAT,
-                ends: relay.ends().map(|end| end.as_raw_fd()),
-            }),
-            was: self.was.hand_over(),
-        }))
-    }
-
-    /// The descriptors that are handed over.
-    pub fn handed(&self) -> Vec<BorrowedFd<'_>> {
-        let mut handed: Vec<_> = self.listeners.iter().map(AsFd::as_fd).collect();
-        handed.extend(self.was.handed());
-        for Generation {
-            child,
-            channel,
-            scoreboard,
-            output,
-            ..
-        } in &self.generations
-        {
-            handed.extend([child.as_fd(), channel.as_fd(), scoreboard.as_fd()]);
-            handed.extend(output.handed());
-        }
-        handed.extend(self.relay.iter().flat_map(Relay::ends));
-        handed
-    }
-
-    /// Takes over what the program before had, by duplicates: until all is well nothing of it changes.
-    pub fn resume(state: &AppState, served: &Served) -> Result<Self> {
-        let settings = match serde_json::from_value(state.settings.clone()) {
-            Ok(settings) => settings,
-            // Of another version.
-            Err(_) => {
-                let name = state.settings.get("name").and_then(Value::as_str);
-                served.app(name.unwrap_or_default())?
-            }
-        };
-        let listener = |handed: &HandedListener| {
-            Listener::resume(handed, take(handed.spec.fd, &handed.spec.name)?)
-        };
-        let listeners = state.listeners.iter().map(listener);
-        let generations = state.generations.iter();
-        let quiet = Quiet {
-            next: state.next,
-            terms: terms(&settings),
-            restart_at: state.restart_at,
-            entries: generations.clone().map(entry).collect(),
-            is_resting: state.is_resting,
-        };
-        let mut past = Totals::from_names(&state.totals);
-        let foreign = |state: &&GenerationState| state.layout != Scoreboard::layout();
-        for state in generations.clone().filter(foreign) {
-            past.merge(&Totals::from_names(&state.totals));
-        }
-        let relay = match state.relay {
-            Some(RelayState {
-                format: FORMAT,
-                ends,
-            }) => {
-                let [entry, exit] = ends.map(|end| take(end, "an end of the relay"));
-                Some(Relay::from_ends(entry?, exit?))
-            }
-            _ => None,
-        };
-        let generations = generations.map(|state| {
-            let mut generation = Generation::resume(state, &settings)?;
-            generation.relays = state.relays && relay.is_some();
-            Ok(generation)
-        });
-        let plan = Generations::resume(quiet, first_failure(&settings));
-        let status = match plan.serving() {
-            Some(number) => serving(&settings, number),
-            None => String::new(),
-        };
-        Ok(Self {
-            listeners: listeners.collect::<Result<_>>()?,
-            was: Broker::resume(&state.was)?,
-            generations: generations.collect::<Result<_>>()?,
-            relay,
-            development: None,
-            explains: Explains::Nothing,
-            held: None,
-            candidate: None,
-            plan,
-            past,
-            tally: state.tally,
-            reload: state.reload.clone(),
-            answers: Vec::new(),
-            sampled: None,
-            remains: Vec::new(),
-            presence: Presence::of(&settings),
-            story: Story::default(),
-            tail: Tail::default(),
-            status,
-            progress: Progress::default(),
-            settings,
-        })
-    }
-
-    /// Once all is taken over: from now on socket files are removed by this program.
-    pub fn own_files(&mut self, state: &AppState) {
-        for (listener, handed) in self.listeners.iter_mut().zip(&state.listeners) {
-            listener.own_file(handed);
-        }
-        self.was.own_files(&state.was);
     }
 
     /// Starts the first generation.
@@ -686,214 +534,6 @@ impl App {
             }
         }
     }
-
-    fn tell(&mut self, told: Told, gone: Option<&Gone>, now: Nanos) -> Option<News> {
-        match (told, gone) {
-            (Told::Failed { number, .. } | Told::Lost(number), Some(gone)) => {
-                self.story.failed(number, &gone.how, now);
-            }
-            (Told::Serves { number, .. }, _) => self.story.served(number, now),
-            (Told::StartsAfter(delay), _) => self.story.put_off(delay),
-            _ => {}
-        }
-        match (told, gone) {
-            (Told::Serves { number, cause }, _) => return self.serves(number, cause, now),
-            (Told::Hopeless(number), Some(gone)) => return self.hopeless(number, gone, now),
-            (
-                Told::Failed {
-                    cause: Cause::Reload,
-                    serving,
-                    ..
-                },
-                Some(gone),
-            ) => {
-                return self.reload_failed(serving, gone, now);
-            }
-            (Told::Failed { .. }, Some(gone)) => {
-                let Gone { who, how, .. } = gone;
-                let (reason, traceback) = (&how.reason, &how.traceback);
-                log::error!(
-                    "{}{who} did not come up: {reason}\n{traceback}",
-                    self.prefix()
-                );
-                return self.failed_to_start();
-            }
-            (Told::Lost(_), Some(gone)) => {
-                self.tally.master_crashes += 1;
-                log::error!("{}{}: {}", self.prefix(), gone.who, gone.how.reason);
-            }
-            // Only an end makes these.
-            (Told::Hopeless(_) | Told::Failed { .. } | Told::Lost(_), None) => {}
-            (Told::StartsAfter(delay), _) if self.settings.presence.on_demand => {
-                self.rest_until(now.saturating_add(delay), now);
-            }
-            (Told::StartsAfter(delay), _) => {
-                self.status = format!("nothing serves {}: starting again", self.settings.target);
-                let millis = delay / MILLISECOND;
-                log::info!(
-                    "{}starting the next generation in {millis} ms",
-                    self.prefix()
-                );
-            }
-            (Told::Superseded(number), _) => {
-                let prefix = self.prefix();
-                log::info!("{prefix}giving up generation {number}: another reload takes its place");
-            }
-            (Told::Waits(leaving), _) => log::warning!(
-                "{}the reload waits: {leaving} generations have not left yet, see --graceful-timeout",
-                self.prefix()
-            ),
-            (Told::Late(number), _) => self.late(number),
-            (Told::Overdue(number), _) => {
-                return self.with(number, |generation| {
-                    let who = generation.describe();
-                    let prefix = self.prefix();
-                    log::warning!("{prefix}{who} does not leave in time: killing its master");
-                });
-            }
-        }
-        None
-    }
-
-    fn serves(&mut self, number: Number, cause: Cause, now: Nanos) -> Option<News> {
-        let index = self.index(number)?;
-        self.settings = self.generations[index].settings.clone();
-        if self.explains(number) {
-            self.status = format!(
-                "{} cannot be loaded: waiting for a change",
-                self.settings.target
-            );
-            return Some(News::Settled);
-        }
-        self.show_nothing();
-        if let Some(text) = self.held.take() {
-            self.show(&text);
-        }
-        let generation = &self.generations[index];
-        self.status = serving(&self.settings, number);
-        self.presence.came_up(&self.settings);
-        let prefix = self.prefix();
-        if let Some(reload) = self.reload.take_if(|reload| reload.is_under_way()) {
-            self.tally.reloads += 1;
-            self.reload = Some(reload.succeeded(number, now));
-        }
-        log::info!(
-            "{prefix}{}serving {} on {} with {} (Python {}, generation {number}, {} ms)",
-            match cause {
-                Cause::Reload => "reloaded: ",
-                Cause::First | Cause::Restart => "",
-            },
-            self.settings.target,
-            net::serves(&self.listeners),
-            workers(self.settings.workers.resolve(cpus())),
-            generation.python,
-            generation.millis_since_start(now),
-        );
-        Some(News::Settled)
-    }
-
-    fn reload_failed(&mut self, serving: Option<Number>, gone: &Gone, now: Nanos) -> Option<News> {
-        let error = gone.error();
-        let text = error.to_string();
-        let (reason, traceback) = text.split_once('\n').unwrap_or((&text, ""));
-        let goes_on = match serving {
-            Some(number) => format!("; generation {number} keeps serving"),
-            None => "; nothing serves".into(),
-        };
-        log::error!(
-            "{}reload failed: {reason}{goes_on}\n{traceback}",
-            self.prefix()
-        );
-        if serving.is_none() {
-            self.failed_to_start();
-        }
-        self.show(&text);
-        self.status = format!("reload failed: {reason}{goes_on}");
-        if !self.plan.is_reloading()
-            && let Some(reload) = self.reload.take()
-        {
-            self.tally.failed_reloads += 1;
-            self.reload = Some(reload.failed(&text, now));
-        }
-        // Another may have been asked for meanwhile.
-        (!self.plan.is_reloading()).then_some(News::Settled)
-    }
-
-    /// Whether it was fit to serve at all before is known only of a server with one app.
-    fn failed_to_start(&mut self) -> Option<News> {
-        self.presence.did_not_come_up();
-        self.is_managed().then_some(News::Settled)
-    }
-
-    fn late(&mut self, number: Number) {
-        let Some(index) = self.index(number) else {
-            return;
-        };
-        let generation = &mut self.generations[index];
-        let patience = show_duration(generation.settings.limits.start_timeout);
-        let target = &generation.settings.target;
-        generation.failure.get_or_insert(Failure {
-            reason: format!(
-                "importing {target} and starting the workers took longer than --start-timeout ({patience})"
-            ),
-            traceback: String::new(),
-        });
-    }
-}
-
-impl Gone {
-    fn ended(generation: Generation, ended: Ended) -> (Self, Output) {
-        let output = generation.output;
-        let describe = generation::describe(generation.number, generation.child.pid());
-        let gone = Self {
-            who: describe,
-            target: generation.settings.target,
-            how: generation.failure.unwrap_or_else(|| Failure {
-                reason: format!("the master ended, {ended}"),
-                traceback: String::new(),
-            }),
-            exit: match ended {
-                Ended::Exited(_) => Exit::Config,
-                _ => Exit::Failed,
-            },
-            error: None,
-        };
-        (gone, output)
-    }
-
-    fn refused(number: Number, target: Target, error: Error) -> Self {
-        Self {
-            who: format!("generation {number}"),
-            target,
-            how: Failure {
-                reason: error.to_string(),
-                traceback: String::new(),
-            },
-            exit: error.exit(),
-            error: Some(error),
-        }
-    }
-
-    /// Why it did not come up, in full.
-    fn error(&self) -> Error {
-        if let Some(error) = &self.error {
-            return error.clone();
-        }
-        let Failure { reason, traceback } = &self.how;
-        let message = format!("cannot serve {}: {reason}\n{traceback}", self.target);
-        Error::new(self.exit, message.trim_end())
-    }
-}
-
-fn entry(state: &GenerationState) -> Standing {
-    Standing {
-        number: state.number,
-        stage: match state.stage {
-            HandedStage::Serving => Stage::Serving,
-            HandedStage::Leaving { until } => Stage::Leaving { until },
-        },
-        started: state.started,
-    }
 }
 
 fn first_failure(settings: &Settings) -> FirstFailure {
@@ -912,14 +552,6 @@ fn terms(settings: &Settings) -> Terms {
 
 fn serving(settings: &Settings, number: Number) -> String {
     format!("serving {} (generation {number})", settings.target)
-}
-
-fn workers(pool: Workers) -> String {
-    match (pool.min, pool.max) {
-        (1, 1) => "1 worker".into(),
-        (min, max) if min == max => format!("{min} workers"),
-        (min, max) => format!("{min} to {max} workers"),
-    }
 }
 
 /// Text from a master, which is not to be trusted with control characters.

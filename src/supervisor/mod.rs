@@ -24,13 +24,15 @@ mod progress;
 mod record;
 mod request;
 mod service;
+mod start;
 mod upgrade;
+mod upgrading;
 mod was;
 mod watch;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::os::fd::{AsFd, RawFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -38,27 +40,26 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::config::{self, Bind, Invocation, Settings};
+use crate::config::{self, Invocation, Settings};
 use crate::error::{Error, Exit, Result};
-use crate::link::VERSION;
 use crate::log::{self, Level};
 use crate::net::was::Standard;
-use crate::net::{self, Listener, Passed};
+use crate::net::{self};
 use crate::sys::clock::{self, Nanos, nanos};
 use crate::sys::process;
-use crate::sys::signal::{self, Inbox};
-use crate::sys::title;
+use crate::sys::signal::Inbox;
 use app::{App, News};
 use control::Control;
-use daemon::{Launch, Side};
+use daemon::Launch;
 use development::Development;
-use hand_over::{HandOver, Task};
+use hand_over::Task;
 use hosting::{Host, Porter};
 use logs::Logs;
 use output::{FLUSH, Output};
 use pid_file::PidFile;
 use record::Birth;
 use service::{Phase, Ready, Service};
+use start::{resume, start};
 use upgrade::Upgrade;
 
 /// The program `rswsgi`: the only place where errors become messages and exit statuses.
@@ -231,215 +232,6 @@ const SIGNALS: [Signal; 10] = [
     Signal::SIGCHLD,
 ];
 
-/// Sockets that were passed to this very process, which a daemon no longer is.
-fn passed() -> Result<Vec<Passed>> {
-    net::passed(|name| std::env::var_os(name), std::process::id())
-}
-
-/// Serves, in the background if that is asked for.
-fn start(arguments: Vec<OsString>, served: Served) -> Result<ExitCode> {
-    match served.settings().daemon {
-        true => daemon(arguments, served),
-        false => {
-            serve(arguments, served, passed()?, &mut None)?;
-            Ok(Exit::Stopped.into())
-        }
-    }
-}
-
-/// Serves in the background. What happens until the server is ready is the launcher's outcome, too.
-fn daemon(arguments: Vec<OsString>, served: Served) -> Result<ExitCode> {
-    let passed = passed()?;
-    let launch = match daemon::detach()? {
-        Side::Launcher(status) => return Ok(status),
-        Side::Daemon(launch) => launch,
-    };
-    let mut launch = Some(launch);
-    let outcome = serve(arguments, served, passed, &mut launch);
-    let never_ready = || Error::new(Exit::Failed, "stopped before it was ready");
-    match (outcome, launch) {
-        (outcome, None) => outcome.map(|()| Exit::Stopped.into()),
-        (outcome, Some(launch)) => {
-            let error = outcome.err().unwrap_or_else(never_ready);
-            tell(&error);
-            launch.fail(error.exit());
-            Ok(error.exit().into())
-        }
-    }
-}
-
-/// `launch`: who waits for the server to be ready, until it is.
-fn serve(
-    arguments: Vec<OsString>,
-    mut served: Served,
-    passed: Vec<Passed>,
-    launch: &mut Option<Launch>,
-) -> Result<()> {
-    // Before anything is opened or printed: standard output may be a response.
-    let standard = match &mut served {
-        Served::One(settings) => {
-            was::standard(settings, &passed, is_called(&arguments, PYTHON_WAS))?
-        }
-        Served::Many(_) => None,
-    };
-    signal::start_clean()
-        .map_err(|error| Error::io("cannot reset inherited signal dispositions", &error))?;
-    title::release_environment();
-    title::set("rswsgi", "rswsgi: supervisor");
-    let signals = Inbox::hooked(&SIGNALS)
-        .map_err(|error| Error::io("cannot install signal handlers", &error))?;
-    let pid_file = served.settings().pid_file.as_deref();
-    let pid_file = pid_file.map(PidFile::take).transpose()?;
-    let logs = Logs::open(served.settings())?;
-    let service = service();
-    let control;
-    let (host, apps) = match served {
-        Served::One(settings) => {
-            let (metrics, passed) = control::claim(&settings.metrics_bind, passed)?;
-            let mut listeners = listeners(&settings, &passed, standard.is_some())?;
-            service.keep(&mut listeners);
-            control = Control::open(&settings, &metrics)?;
-            let app = match standard {
-                Some(door) => App::started_by_client(*settings, listeners, door),
-                None => App::new(*settings, listeners),
-            };
-            (None, vec![app?])
-        }
-        Served::Many(host) => {
-            let (metrics, _) = control::claim(&host.settings.metrics_bind, passed)?;
-            control = Control::open(&host.settings, &metrics)?;
-            let (host, apps) = hosting::open(*host)?;
-            (Some(host), apps)
-        }
-    };
-    let birth = Birth::now();
-    let mut supervisor = Supervisor {
-        arguments,
-        apps,
-        host,
-        porter: Porter::default(),
-        signals,
-        service,
-        course: Course::Serving,
-        logs,
-        program: upgrade::program(),
-        upgrade: None,
-        control,
-        birth,
-        pid_file,
-    };
-    let now = clock::now();
-    for app in &supervisor.apps {
-        app.warn_of_exit();
-    }
-    let within = supervisor.longest(|app| nanos(app.settings.limits.start_timeout));
-    supervisor.service.enter(Phase::Starting { within }, now);
-    for app in supervisor.apps.iter_mut().filter(|app| !app.is_managed()) {
-        if let Some(News::Failed(error)) = app.begin(now) {
-            return Err(error);
-        }
-    }
-    if supervisor.apps.iter().all(App::is_managed) {
-        supervisor.begin_all(now);
-        supervisor.tell_status(now);
-    }
-    supervisor.run(launch)
-}
-
-/// A name of this program under which it speaks WAS and nothing else.
-const PYTHON_WAS: &str = "python-was";
-
-fn is_called(arguments: &[OsString], name: &str) -> bool {
-    let program = arguments.first().map(PathBuf::from);
-    program.is_some_and(|program| program.file_name() == Some(name.as_ref()))
-}
-
-/// `is_served`: by what this program was started with.
-fn listeners(settings: &Settings, passed: &[Passed], is_served: bool) -> Result<Vec<Listener>> {
-    let mut binds = settings.bind.clone();
-    let named = settings.host_and_port();
-    let named = named.map_err(|reason| Error::new(Exit::Config, format!("--host: {reason}")))?;
-    if let Some(named) = named
-        && binds.is_empty()
-    {
-        binds.push(named.into());
-    }
-    let nothing_else = settings
-        .bind
-        .iter()
-        .all(|listen| listen.bind == Bind::WasStandard);
-    match is_served && nothing_else && passed.is_empty() {
-        true => Ok(Vec::new()),
-        false => net::open(&binds, passed, settings.backlog),
-    }
-}
-
-/// Goes on where the program that was executed in this process before left off.
-fn resume(arguments: Vec<OsString>, task: Task, state: RawFd, before: RawFd) -> Result<()> {
-    title::release_environment();
-    title::set("rswsgi", "rswsgi: supervisor");
-    let take_over = || {
-        let handed = HandOver::read(state)?;
-        let served = match configuration(&arguments)? {
-            Invocation::Serve(settings) => Served::One(settings.into()),
-            Invocation::Host(host) => Served::Many(host),
-            _ => {
-                let message = "the arguments do not ask to serve";
-                return Err(Error::new(Exit::Config, message));
-            }
-        };
-        let apps = handed.apps.iter().map(|app| App::resume(app, &served));
-        let apps = apps.collect::<Result<Vec<_>>>()?;
-        if let (Served::One(_), true) = (&served, apps.is_empty()) {
-            return Err(Error::new(Exit::Internal, "there is no app in the state"));
-        }
-        let control = Control::resume(served.settings(), &handed.doors)?;
-        let logs = Logs::open(served.settings())?;
-        let pid_file = handed.pid_file.as_ref().map(PidFile::resume).transpose()?;
-        Ok((apps, served, control, handed, logs, pid_file))
-    };
-    let (mut apps, served, mut control, handed, logs, pid_file) = match (take_over(), task) {
-        (Ok(taken), _) => taken,
-        (Err(error), Task::Return { .. }) => return Err(error),
-        (Err(error), _) => return Err(upgrade::go_back(&arguments, state, before, &error)),
-    };
-    let signals = Inbox::hooked(&SIGNALS)
-        .map_err(|error| Error::io("cannot install signal handlers", &error))?;
-    hand_over::release(&handed.descriptors());
-    hand_over::release(&[state, before]);
-    for (app, state) in apps.iter_mut().zip(&handed.apps) {
-        app.own_files(state);
-    }
-    control.own_files(&handed.doors);
-    let mut supervisor = Supervisor {
-        arguments,
-        apps,
-        host: served.host(),
-        porter: Porter::default(),
-        signals,
-        service: service(),
-        course: Course::Serving,
-        logs,
-        program: Ok(handed.program),
-        upgrade: None,
-        control,
-        birth: handed.birth.unwrap_or_else(Birth::now),
-        pid_file,
-    };
-    match task {
-        Task::Return { .. } => log::warning!("upgrade failed; {VERSION} goes on serving"),
-        _ => log::info!("upgraded from {} to {VERSION}", handed.version),
-    }
-    supervisor.find_disabled(clock::now());
-    supervisor.tell_status(clock::now());
-    signal::release(&SIGNALS).map_err(|error| Error::io("cannot receive signals", &error))?;
-    supervisor.run(&mut None)
-}
-
-fn service() -> Service {
-    Service::new(|name| std::env::var_os(name), std::process::id())
-}
-
 impl Supervisor {
     fn run(&mut self, launch: &mut Option<Launch>) -> Result<()> {
         // Where all apps are on demand, nothing more is going to happen by itself.
@@ -602,75 +394,6 @@ impl Supervisor {
             news.collect(),
             read.as_ref().map(drop).map_err(Error::clone),
         )
-    }
-
-    fn upgrade(&mut self) {
-        if self.apps.iter().any(|app| app.settings.reload) {
-            log::info!("not upgrading: --reload is for development");
-            return;
-        }
-        match (self.course, &self.upgrade) {
-            (Course::Serving, None) => {
-                log::info!("upgrading (SIGUSR2)");
-                self.upgrade = Some(Upgrade::Asked);
-            }
-            (Course::Serving, Some(_)) => log::info!("an upgrade is under way already"),
-            _ => log::info!("not upgrading: the server stops"),
-        }
-    }
-
-    /// Does the next step of an upgrade that is under way.
-    fn go_on_upgrading(&mut self, now: Nanos) {
-        let Some(upgrade) = self.upgrade.take() else {
-            return;
-        };
-        if self.course != Course::Serving {
-            upgrade.give_up();
-            return;
-        }
-        match self.upgraded(upgrade, now) {
-            Ok(upgrade) => self.upgrade = Some(upgrade),
-            Err(error) => {
-                log::error!("upgrade refused: {error}; {VERSION} goes on serving");
-                self.tell_status(now);
-            }
-        }
-    }
-
-    /// The next stage, after a check that passed in another program.
-    fn upgraded(&mut self, upgrade: Upgrade, now: Nanos) -> Result<Upgrade> {
-        let program = self.program.clone()?;
-        let upgrade = upgrade.settle(&program, now)?;
-        // Nothing is handed over that starts or is about to: it is waited for.
-        let Some(apps) = self
-            .apps
-            .iter()
-            .map(App::hand_over)
-            .collect::<Option<Vec<_>>>()
-        else {
-            return Ok(upgrade);
-        };
-        let apps = apps.into_iter().collect::<Result<Vec<_>>>()?;
-        let mut state = HandOver::new(VERSION, program.clone(), apps);
-        state.birth = Some(self.birth);
-        state.doors = self.control.hand_over();
-        state.pid_file = self.pid_file.as_ref().map(PidFile::hand_over);
-        match upgrade {
-            Upgrade::Asked => Upgrade::check(&program, &self.arguments, &state, now),
-            Upgrade::Checking { .. } | Upgrade::Late { .. } => Ok(upgrade),
-            Upgrade::Agreed { version } => {
-                log::info!("executing {} ({version})", program.display());
-                self.notify_reloading(now, "upgrading");
-                self.settle_logs();
-                let apps = self.apps.iter().flat_map(App::handed);
-                let pid_file = self.pid_file.as_ref().map(AsFd::as_fd);
-                let kept: Vec<_> = apps.chain(self.control.handed()).chain(pid_file).collect();
-                let (arguments, signals) = (&self.arguments, &self.signals);
-                Err(upgrade::execute(
-                    &program, arguments, &state, &kept, signals,
-                ))
-            }
-        }
     }
 
     fn notify_reloading(&self, now: Nanos, status: &str) {
