@@ -3,6 +3,7 @@
 mod demand;
 mod files;
 mod isolation;
+mod logs;
 mod proof;
 mod users;
 

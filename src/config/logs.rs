@@ -2,9 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::layers::Layers;
+use super::settings::Settings;
 use crate::access::Format;
 use crate::error::Result;
 use crate::log::{Destination, Form, Level};
@@ -22,6 +25,45 @@ pub(super) fn resolve(layers: &Layers) -> Result<LogSettings> {
             Level::from_name(text).ok_or_else(|| format!("{text:?} is unknown"))
         })?,
         access_format: layers.parsed("access-log-format", Format::parse)?,
+    })
+}
+
+/// Files that are the app's alone, and its user's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnLogs {
+    pub error: Option<PathBuf>,
+    pub access: Option<PathBuf>,
+}
+
+impl OwnLogs {
+    pub fn any(&self) -> bool {
+        self.error.is_some() || self.access.is_some()
+    }
+}
+
+impl Settings {
+    /// Whether a line is to be written for each request, wherever to.
+    pub fn has_access_log(&self) -> bool {
+        self.access_log.is_some() || self.own_logs.access.is_some()
+    }
+}
+
+pub(super) fn own_logs(layers: &Layers) -> Result<OwnLogs> {
+    let is_hosted = layers.path("apps-dir")?.is_some();
+    let file = |name: &str, instead: &str| {
+        let path = layers.path(name)?;
+        let fits = match path.is_some() && !is_hosted {
+            true => Err(format!(
+                "is for apps of --apps-dir; a server with one app has --{instead}"
+            )),
+            false => Ok(()),
+        };
+        layers.check(name, fits)?;
+        Ok(path)
+    };
+    Ok(OwnLogs {
+        error: file("app-log", "log")?,
+        access: file("app-access-log", "access-log")?,
     })
 }
 

@@ -18,7 +18,7 @@ use super::hosting::{self, HostLimits, Presence};
 use super::isolation::{self, Isolation};
 use super::layers::Layers;
 use super::listen::Listen;
-use super::logs::{self, LogSettings};
+use super::logs::{self, LogSettings, OwnLogs};
 use super::privileges::{self, Privileges};
 use super::proxies::{self, Proxies};
 use super::target::{self, Target};
@@ -69,6 +69,7 @@ pub struct Settings {
     /// `None`: there is no access log.
     pub access_log: Option<Destination>,
     pub logs: LogSettings,
+    pub own_logs: OwnLogs,
     pub control: ControlSocket,
     /// Its members may look, but not steer.
     pub control_group: Option<String>,
@@ -230,6 +231,7 @@ pub(super) fn resolve(layers: &Layers) -> Result<Settings> {
         log_format: logs::form(layers)?,
         access_log: logs::access_log(layers)?,
         logs: logs::resolve(layers)?,
+        own_logs: logs::own_logs(layers)?,
     })
 }
 

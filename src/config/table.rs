@@ -673,6 +673,8 @@ pub static SETTINGS: &[Setting] = &[
             there was an answer), failed, timed-out, broken, refused, crashed, killed or stopped.",
         ..LOGS
     },
+    hosted::APP_LOG,
+    hosted::APP_ACCESS_LOG,
     Setting {
         name: "control",
         value: "PATH",

@@ -2,9 +2,10 @@
 
 #![forbid(unsafe_code)]
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::form::{self, Form};
@@ -19,6 +20,50 @@ pub struct LogFile {
     form: Form,
     /// A line was written in part only.
     is_torn: bool,
+}
+
+/// A log file of the user of an app. It is opened by the first line, and anew when it was moved away: who
+/// owns it need not tell anybody.
+pub struct UserFile {
+    path: PathBuf,
+    owner: Owner,
+    form: Form,
+    open: Option<LogFile>,
+}
+
+impl UserFile {
+    pub fn new(path: PathBuf, owner: Owner, form: Form) -> Self {
+        Self {
+            path,
+            owner,
+            form,
+            open: None,
+        }
+    }
+
+    fn ready(&mut self) -> io::Result<&mut LogFile> {
+        let same = self.open.take_if(|open| open.is_at(&self.path));
+        let file = match same {
+            Some(file) => file,
+            None => LogFile {
+                file: append(&self.path, &self.owner)?,
+                path: Some(self.path.clone()),
+                form: self.form,
+                is_torn: false,
+            },
+        };
+        Ok(self.open.insert(file))
+    }
+}
+
+impl Sink for UserFile {
+    fn entry(&mut self, entry: &Entry) -> io::Result<()> {
+        self.ready()?.entry(entry)
+    }
+
+    fn lines(&mut self, lines: &[u8]) -> io::Result<()> {
+        self.ready()?.lines(lines)
+    }
 }
 
 impl LogFile {
@@ -42,6 +87,14 @@ impl LogFile {
             form,
             is_torn: false,
         })
+    }
+
+    /// Whether the file has this name still.
+    fn is_at(&self, path: &Path) -> bool {
+        let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
+        let named = path.metadata().map(identity);
+        let opened = self.file.metadata().map(identity);
+        matches!((named, opened), (Ok(named), Ok(opened)) if named == opened)
     }
 
     fn put(&mut self, mut bytes: &[u8]) -> io::Result<()> {

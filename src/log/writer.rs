@@ -5,16 +5,18 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, SigmaskHow};
 
-use super::file::LogFile;
+use super::file::{LogFile, UserFile};
 use super::journal::Journal;
 use super::syslog::Syslog;
 use super::{Destination, Entry, Form};
+use crate::sys::append::Owner;
 
 /// Where entries or lines end up.
 pub trait Sink: Send {
@@ -29,6 +31,10 @@ pub trait Sink: Send {
 
 /// Bytes that may wait.
 const ROOM: usize = 8 << 20;
+/// The same where there are many writers.
+const SMALL_ROOM: usize = 256 << 10;
+/// A thread that is one of many leaves when there has been nothing to write for so long.
+const REST: Duration = Duration::from_secs(10);
 
 enum Item {
     Entry(Entry),
@@ -43,11 +49,29 @@ struct Queue {
     bytes: usize,
     /// Entries or lines that found no room since this was told.
     dropped: u64,
+    thread: Thread,
 }
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Thread {
+    /// It is started by what there is to write.
+    #[default]
+    None,
+    Runs,
+}
+
+/// What a thread of many needs when it is started.
+type Make = dyn Fn() -> (Box<dyn Sink>, Tell) + Send + Sync;
+type Tell = Box<dyn Fn(Trouble) + Send>;
 
 struct Shared {
     queue: Mutex<Queue>,
     filled: Condvar,
+    room: usize,
+    /// `None`: there is one thread, for good.
+    make: Option<Box<Make>>,
+    /// How long a thread of many stays when there is nothing to write.
+    rest: Duration,
 }
 
 /// What is to be said about a sink.
@@ -85,18 +109,57 @@ impl Writer {
     }
 
     fn start(sink: Box<dyn Sink>, tell: impl Fn(Trouble) + Send + 'static) -> io::Result<Writer> {
-        let shared = Arc::new(Shared {
+        let writer = Writer(Arc::new(Shared {
             queue: Mutex::default(),
             filled: Condvar::new(),
-        });
-        let writer = Writer(Arc::clone(&shared));
+            room: ROOM,
+            make: None,
+            rest: Duration::MAX,
+        }));
+        writer.spawn(sink, Box::new(tell))?;
+        lock(&writer.0.queue).thread = Thread::Runs;
+        Ok(writer)
+    }
+
+    /// One of many: a file that is its user's, with little room, and a thread only while there is something
+    /// to write. A disk that hangs holds up nobody else.
+    pub fn of_user(
+        place: (&Path, &Owner),
+        form: Form,
+        tell: impl Fn(Trouble) + Clone + Send + Sync + 'static,
+    ) -> Writer {
+        Writer::resting(place, form, tell, REST)
+    }
+
+    fn resting(
+        (path, owner): (&Path, &Owner),
+        form: Form,
+        tell: impl Fn(Trouble) + Clone + Send + Sync + 'static,
+        rest: Duration,
+    ) -> Writer {
+        let (path, owner) = (path.to_owned(), owner.clone());
+        let make = move || {
+            let sink = UserFile::new(path.clone(), owner.clone(), form);
+            let (sink, tell): (Box<dyn Sink>, Tell) = (Box::new(sink), Box::new(tell.clone()));
+            (sink, tell)
+        };
+        Writer(Arc::new(Shared {
+            queue: Mutex::default(),
+            filled: Condvar::new(),
+            room: SMALL_ROOM,
+            make: Some(Box::new(make)),
+            rest,
+        }))
+    }
+
+    fn spawn(&self, sink: Box<dyn Sink>, tell: Tell) -> io::Result<()> {
+        let shared = Arc::clone(&self.0);
         // Signals are the main thread's: one that it holds back must not find its handler here.
         let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
         let thread = std::thread::Builder::new().name("log".into());
         let started = thread.spawn(move || serve(&shared, sink, &tell));
         before.thread_set_mask()?;
-        started?;
-        Ok(writer)
+        started.map(drop)
     }
 
     pub fn entry(&self, entry: Entry) {
@@ -117,16 +180,37 @@ impl Writer {
 
     /// Waits until all that was given before is written, or for `limit`.
     pub fn flush(&self, limit: Duration) {
+        Writer::flush_all([self], limit);
+    }
+
+    /// The same for several, which write at the same time.
+    pub fn flush_all<'a>(writers: impl IntoIterator<Item = &'a Writer>, limit: Duration) {
         let (done, wait) = channel();
-        self.put(Item::Flush(done), 0, 0);
-        let _ = wait.recv_timeout(limit);
+        for writer in writers {
+            // Without a thread there is nothing to be written.
+            if lock(&writer.0.queue).thread == Thread::Runs {
+                writer.put(Item::Flush(done.clone()), 0, 0);
+            }
+        }
+        drop(done);
+        let until = Instant::now() + limit;
+        // Ends when all have answered, or their threads have left.
+        while wait.recv_timeout(until.saturating_duration_since(Instant::now())) == Ok(()) {}
     }
 
     fn put(&self, item: Item, bytes: usize, count: u64) {
         let mut queue = lock(&self.0.queue);
-        if queue.bytes + bytes > ROOM && bytes > 0 {
+        if queue.bytes + bytes > self.0.room && bytes > 0 {
             queue.dropped += count;
             return;
+        }
+        if let (Thread::None, Some(make)) = (&queue.thread, &self.0.make) {
+            let (sink, tell) = make();
+            if self.spawn(sink, tell).is_err() {
+                queue.dropped += count;
+                return;
+            }
+            queue.thread = Thread::Runs;
         }
         queue.bytes += bytes;
         queue.items.push_back(item);
@@ -146,8 +230,18 @@ fn serve(shared: &Shared, mut sink: Box<dyn Sink>, tell: &dyn Fn(Trouble)) {
         let (items, dropped) = {
             let mut queue = lock(&shared.queue);
             while queue.items.is_empty() {
-                let waited = shared.filled.wait(queue);
-                queue = waited.unwrap_or_else(PoisonError::into_inner);
+                if shared.make.is_none() {
+                    let waited = shared.filled.wait(queue);
+                    queue = waited.unwrap_or_else(PoisonError::into_inner);
+                    continue;
+                }
+                let waited = shared.filled.wait_timeout(queue, shared.rest);
+                let (guard, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+                queue = guard;
+                if waited.timed_out() && queue.items.is_empty() {
+                    queue.thread = Thread::None;
+                    return;
+                }
             }
             // What is being written still takes room, so that twice as much is never held.
             let dropped = std::mem::take(&mut queue.dropped);
@@ -252,6 +346,26 @@ mod tests {
         writer.lines(b"y\n".to_vec(), 1);
         writer.flush(Duration::from_secs(10));
         assert_eq!(read.try_recv().unwrap(), b"y\n");
+    }
+
+    #[test]
+    fn one_of_many_has_a_thread_only_while_there_is_something_to_write() {
+        let name = format!("rswsgi-writer-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let place = (path.as_path(), &Owner::Ourselves);
+        let writer = Writer::resting(place, Form::Text, |_| {}, Duration::from_millis(1));
+        assert_eq!(lock(&writer.0.queue).thread, Thread::None);
+        for round in 1..=3 {
+            writer.lines(b"x\n".to_vec(), 1);
+            writer.flush(Duration::from_secs(60));
+            assert_eq!(std::fs::read(&path).unwrap().len(), 2 * round);
+            // It has let go of the file.
+            while Arc::strong_count(&writer.0) > 1 {
+                std::thread::yield_now();
+            }
+            assert_eq!(lock(&writer.0.queue).thread, Thread::None);
+        }
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::generation::{Answer, Doors, Generation, Said};
 use super::hosting::{Presence, Story, Tail};
 use super::logs::Logs;
 use super::output::Output;
+use super::own_logs::{OwnLogs, Sinks};
 use super::progress::Progress;
 use super::record::{LastReload, Tally};
 use super::was::Broker;
@@ -72,6 +73,7 @@ pub struct App {
     pub presence: Presence,
     pub story: Story,
     pub tail: Tail,
+    pub own_logs: OwnLogs,
     /// One line for the service manager.
     pub status: String,
     progress: Progress,
@@ -92,6 +94,7 @@ impl App {
             presence: Presence::of(&settings),
             story: Story::default(),
             tail: Tail::default(),
+            own_logs: OwnLogs::of(&settings),
             settings,
             listeners,
             generations: Vec::new(),
@@ -158,7 +161,7 @@ impl App {
             true => "; the reload before it goes on".into(),
             false => self.goes_on(),
         };
-        log::error!("{}reload failed: {error}{goes_on}", self.prefix());
+        self.complain(&format!("reload failed: {error}{goes_on}"));
         if self.plan.is_reloading() {
             self.held = Some(error.to_string());
             return None;
@@ -283,14 +286,24 @@ impl App {
         serving.chain(&self.remains)
     }
 
-    pub fn outputs_mut(&mut self) -> impl Iterator<Item = &mut Output> {
-        let serving = self.generations.iter_mut().map(|g| &mut g.output);
-        serving.chain(&mut self.remains)
-    }
-
     /// Reads what its processes have written.
     pub fn look(&mut self, logs: &mut Logs, now: Nanos) {
-        self.outputs_mut().for_each(|output| output.look(logs, now));
+        self.read_outputs(logs, |output, sinks| output.look(sinks, now));
+    }
+
+    /// All of it, for the moment before this program ends.
+    pub fn look_again(&mut self, logs: &mut Logs, now: Nanos) {
+        self.read_outputs(logs, |output, sinks| output.look_again(sinks, now));
+    }
+
+    fn read_outputs(&mut self, logs: &mut Logs, read: impl Fn(&mut Output, &mut Sinks<'_>)) {
+        let mut sinks = Sinks {
+            server: logs,
+            own: &self.own_logs,
+        };
+        let serving = self.generations.iter_mut().map(|g| &mut g.output);
+        let outputs = serving.chain(&mut self.remains);
+        outputs.for_each(|output| read(output, &mut sinks));
         for entry in logs.take_said() {
             self.tail.push(&entry);
         }

@@ -15,7 +15,7 @@ use super::hand_over::{self, GenerationState, HandedStage, take};
 use super::isolation::Plan;
 use super::output::Output;
 use super::{interpreter, privileges};
-use crate::config::Settings;
+use crate::config::{OwnLogs, Settings};
 use crate::control::Stack;
 use crate::error::{Error, Result};
 use crate::link::{self, Assignment, Done, Order, Purpose, Report, Stderr, Ticket, VERSION};
@@ -128,6 +128,7 @@ impl Generation {
             // Nothing is served, and whoever asked reads standard error.
             assigned.log = Destination::Stderr;
             assigned.access_log = None;
+            assigned.own_logs = OwnLogs::default();
             assigned.apps_dir = None;
         }
         let (output, inlets) = Output::create(number, &assigned, slots)?;

@@ -78,11 +78,16 @@ impl Logs {
             entry.who = entry.who.replacen("output", "app", 1);
         }
         if self.names_output {
-            self.said.push(entry.clone());
+            self.said(&entry);
         }
         if let Some(writer) = &self.error {
             writer.entry(entry);
         }
+    }
+
+    /// For whoever asks what an app has said.
+    pub fn said(&mut self, entry: &Entry) {
+        self.said.push(entry.clone());
     }
 
     /// What has been said since the last look.
@@ -90,8 +95,10 @@ impl Logs {
         std::mem::take(&mut self.said)
     }
 
-    pub fn access(&mut self, text: Vec<u8>, taken: Taken, now: Nanos) {
-        if let Some(writer) = self.access.as_ref().filter(|_| taken.lines > 0) {
+    /// `own`: of the user of the app, instead of the server's.
+    pub fn access(&mut self, text: Vec<u8>, taken: Taken, own: Option<&Writer>, now: Nanos) {
+        let writer = own.or(self.access.as_ref());
+        if let Some(writer) = writer.filter(|_| taken.lines > 0) {
             writer.lines(text, taken.lines);
         }
         self.lost = self.lost.saturating_add(taken.lost);
@@ -111,11 +118,11 @@ impl Logs {
         }
     }
 
-    /// Waits for the sinks, though not for long.
-    pub fn flush(&self) {
-        for writer in self.access.iter().chain(&self.error) {
-            writer.flush(FLUSH);
-        }
+    /// Waits for the sinks and for those of the apps, though not for long.
+    pub fn flush<'a>(&'a self, own: impl Iterator<Item = &'a Writer>) {
+        Writer::flush_all(own.chain(&self.access), FLUSH);
+        // It tells of trouble with the others.
+        Writer::flush_all(&self.error, FLUSH);
     }
 }
 

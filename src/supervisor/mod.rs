@@ -18,6 +18,7 @@ mod interpreter;
 mod isolation;
 mod logs;
 mod output;
+mod own_logs;
 mod pid_file;
 mod privileges;
 mod progress;
@@ -299,10 +300,11 @@ impl Supervisor {
     /// Everything that has been written so far reaches its sink, if that takes it.
     fn settle_logs(&mut self) {
         let now = clock::now();
-        for output in self.apps.iter_mut().flat_map(App::outputs_mut) {
-            output.look_again(&mut self.logs, now);
+        for app in &mut self.apps {
+            app.look_again(&mut self.logs, now);
         }
-        self.logs.flush();
+        self.logs
+            .flush(self.apps.iter().flat_map(|app| app.own_logs.writers()));
     }
 
     /// Log files that were moved away are made anew.

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::hand_over::{self, take};
-use super::logs::Logs;
+use super::own_logs::Sinks;
 use crate::access::{Bell, Context, Desk, Ending, Intake, Lanes};
 use crate::config::Settings;
 use crate::error::{Error, Result};
@@ -95,7 +95,7 @@ impl Output {
             pipe = Some(Pipe::new(read.into(), &settings.name, generation).map_err(refused)?);
             inlets.pipe = Some(write.into());
         }
-        if settings.access_log.is_some() {
+        if settings.has_access_log() {
             let lanes = Lanes::create(slots).map_err(refused)?;
             let (read, bell) = Bell::pair().map_err(refused)?;
             access = Some(Access::new(lanes, settings, read));
@@ -137,7 +137,7 @@ impl Output {
     ) -> Result<Output> {
         let refused = |error: std::io::Error| Error::io("cannot take over the logs", &error);
         let Some(state) = state.filter(|state| state.layout == Lanes::layout()) else {
-            if state.is_some() || settings.access_log.is_some() {
+            if state.is_some() || settings.has_access_log() {
                 log::warning!(
                     "generation {generation} has logs of another form: its requests are not logged"
                 );
@@ -223,7 +223,7 @@ impl Output {
     }
 
     /// Reads what there is.
-    pub fn look(&mut self, logs: &mut Logs, now: Nanos) {
+    pub fn look(&mut self, logs: &mut Sinks<'_>, now: Nanos) {
         if let Some(pipe) = &mut self.pipe
             && pipe.read(logs)
         {
@@ -252,7 +252,7 @@ impl Output {
     }
 
     /// Reads all there is, whatever was said about when; for the moment before this program ends.
-    pub fn look_again(&mut self, logs: &mut Logs, now: Nanos) {
+    pub fn look_again(&mut self, logs: &mut Sinks<'_>, now: Nanos) {
         if let Some(access) = &mut self.access {
             access.next_look = Some(now);
         }
@@ -287,7 +287,7 @@ impl Access {
         }
     }
 
-    fn look(&mut self, desk: &Desk, context: &Context<'_>, logs: &mut Logs, now: Nanos) {
+    fn look(&mut self, desk: &Desk, context: &Context<'_>, logs: &mut Sinks<'_>, now: Nanos) {
         desk.wake();
         let mut text = Vec::new();
         let taken = self.intake.take(&mut text, context);
@@ -318,7 +318,7 @@ impl Pipe {
     }
 
     /// True at its end.
-    fn read(&mut self, logs: &mut Logs) -> bool {
+    fn read(&mut self, logs: &mut Sinks<'_>) -> bool {
         let mut buffer = vec![0; 64 * 1024];
         for _ in 0..READS {
             let now = SystemTime::now();

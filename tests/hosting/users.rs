@@ -16,7 +16,7 @@ use std::process::Command;
 const OTHER: u32 = 1;
 
 /// `None` where other users cannot be played.
-fn hosting(host: &str) -> Option<Hosting> {
+pub fn hosting(host: &str) -> Option<Hosting> {
     if !ours() {
         return None;
     }

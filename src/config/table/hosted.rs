@@ -143,6 +143,29 @@ pub const USER_LISTEN_DIR: Setting = Setting {
     ..HOSTING
 };
 
+pub const APP_LOG: Setting = Setting {
+    name: "app-log",
+    value: "FILE",
+    kind: Path,
+    section: Section::Logs,
+    help: "Log file of an app alone, which belongs to its user",
+    long_help: "What the app prints and what its processes log goes there instead of the log of the server. With {name} in \
+        the host file each app has one. It is written as the user of the app, with this user's rights and quota; \
+        in a directory that only root may change it is made for the user. No link of others than root is \
+        followed. A file that was moved away is noticed by itself.",
+    ..APPLICATION
+};
+
+pub const APP_ACCESS_LOG: Setting = Setting {
+    name: "app-access-log",
+    value: "FILE",
+    kind: Path,
+    section: Section::Logs,
+    help: "Access log of an app alone, which belongs to its user",
+    long_help: "Instead of --access-log, in the same form, and with the rules of --app-log.",
+    ..APPLICATION
+};
+
 pub const MAX_PROCESSES: Setting = Setting {
     name: "max-processes",
     value: "NUMBER",

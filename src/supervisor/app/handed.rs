@@ -18,6 +18,7 @@ use crate::supervisor::generation::Generation;
 use crate::supervisor::hand_over::{AppState, GenerationState, HandedStage, RelayState, take};
 use crate::supervisor::hosting::{Presence, Story, Tail};
 use crate::supervisor::output::Output;
+use crate::supervisor::own_logs::OwnLogs;
 use crate::supervisor::progress::Progress;
 use crate::supervisor::was::Broker;
 
@@ -145,6 +146,7 @@ impl App {
             presence: Presence::of(&settings),
             story: Story::default(),
             tail: Tail::default(),
+            own_logs: OwnLogs::of(&settings),
             status,
             progress: Progress::default(),
             settings,

@@ -5,11 +5,12 @@
 use super::gone::Gone;
 use super::{App, News, serving};
 use crate::config::{Workers, show_duration};
+use crate::log::{self, Level};
+use crate::net;
 use crate::schedule::{Cause, News as Told, Number};
 use crate::supervisor::generation::Failure;
 use crate::sys::clock::{MILLISECOND, Nanos};
 use crate::sys::process::cpus;
-use crate::{log, net};
 
 impl App {
     pub(super) fn tell(&mut self, told: Told, gone: Option<&Gone>, now: Nanos) -> Option<News> {
@@ -37,15 +38,12 @@ impl App {
             (Told::Failed { .. }, Some(gone)) => {
                 let Gone { who, how, .. } = gone;
                 let (reason, traceback) = (&how.reason, &how.traceback);
-                log::error!(
-                    "{}{who} did not come up: {reason}\n{traceback}",
-                    self.prefix()
-                );
+                self.complain(&format!("{who} did not come up: {reason}\n{traceback}"));
                 return self.failed_to_start();
             }
             (Told::Lost(_), Some(gone)) => {
                 self.tally.master_crashes += 1;
-                log::error!("{}{}: {}", self.prefix(), gone.who, gone.how.reason);
+                self.complain(&format!("{}: {}", gone.who, gone.how.reason));
             }
             // Only an end makes these.
             (Told::Hopeless(_) | Told::Failed { .. } | Told::Lost(_), None) => {}
@@ -97,6 +95,7 @@ impl App {
         let generation = &self.generations[index];
         self.status = serving(&self.settings, number);
         self.presence.came_up(&self.settings);
+        self.own_logs.renew(&self.settings);
         let prefix = self.prefix();
         if let Some(reload) = self.reload.take_if(|reload| reload.is_under_way()) {
             self.tally.reloads += 1;
@@ -125,10 +124,7 @@ impl App {
             Some(number) => format!("; generation {number} keeps serving"),
             None => "; nothing serves".into(),
         };
-        log::error!(
-            "{}reload failed: {reason}{goes_on}\n{traceback}",
-            self.prefix()
-        );
+        self.complain(&format!("reload failed: {reason}{goes_on}\n{traceback}"));
         if serving.is_none() {
             self.failed_to_start();
         }
@@ -142,6 +138,16 @@ impl App {
         }
         // Another may have been asked for meanwhile.
         (!self.plan.is_reloading()).then_some(News::Settled)
+    }
+
+    /// To the log of the server, and to the user of the app.
+    pub(super) fn complain(&mut self, text: &str) {
+        log::error!("{}{text}", self.prefix());
+        if self.settings.is_hosted() {
+            let name = &self.settings.name;
+            let entry = self.own_logs.note(name, Level::Error, text);
+            self.tail.push(&entry);
+        }
     }
 
     /// Whether it was fit to serve at all before is known only of a server with one app.

@@ -339,6 +339,7 @@ impl App {
             Some(next) => {
                 if self.serving().is_none() {
                     // There is nothing to go back to.
+                    self.own_logs.renew(&next);
                     self.settings = (*next).clone();
                 }
                 self.reload(*next, now)
@@ -351,6 +352,7 @@ impl App {
     pub fn renew(&mut self, next: Settings, now: Nanos) {
         if self.is_at_rest() && self.presence.closed.is_none() {
             self.presence.belongs_to(&next);
+            self.own_logs.renew(&next);
             self.settings = next;
             if !self.settings.presence.on_demand {
                 self.want(now);

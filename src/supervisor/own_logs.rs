@@ -1,0 +1,161 @@
+//! The log files that the user of an app has for it: written as that user, into files of that user.
+//!
+//! What goes wrong with them is told in the log of the server, and goes no further: whoever owns them may
+//! delete, link or fill up whatever is around them.
+
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use super::logs::Logs;
+use super::privileges;
+use crate::access::Taken;
+use crate::config::{self, Settings};
+use crate::log::writer::Trouble;
+use crate::log::{self, Allowed, Entry, Form, Level, Throttle, Writer};
+use crate::sys::append::Owner;
+use crate::sys::clock::{self, Nanos};
+
+/// Entries per second about the files of one app: its user can make them fail and work at will.
+const TOLD: u32 = 2;
+
+#[derive(Default)]
+pub struct OwnLogs {
+    wanted: Option<Wanted>,
+    error: Option<Writer>,
+    access: Option<Writer>,
+}
+
+#[derive(PartialEq, Eq)]
+struct Wanted {
+    files: config::OwnLogs,
+    form: Form,
+    owner: Owner,
+}
+
+/// Where the entries and lines of one app go.
+pub struct Sinks<'a> {
+    pub server: &'a mut Logs,
+    pub own: &'a OwnLogs,
+}
+
+impl OwnLogs {
+    pub fn of(settings: &Settings) -> OwnLogs {
+        let mut logs = OwnLogs::default();
+        logs.renew(settings);
+        logs
+    }
+
+    /// From now on the files are those of these settings.
+    pub fn renew(&mut self, settings: &Settings) {
+        let wanted = wanted(settings);
+        if wanted == self.wanted {
+            return;
+        }
+        let app: Arc<str> = settings.name.as_str().into();
+        let open = |file: Option<&Path>, form, what| {
+            let (file, wanted) = (file?, wanted.as_ref()?);
+            let teller = Teller::new(Arc::clone(&app), what);
+            let place = (file, &wanted.owner);
+            Some(Writer::of_user(place, form, move |trouble| {
+                teller.tell(&trouble)
+            }))
+        };
+        let files = &settings.own_logs;
+        self.error = open(files.error.as_deref(), settings.log_format, "log");
+        self.access = open(files.access.as_deref(), Form::Text, "access log");
+        self.wanted = wanted;
+    }
+
+    /// What the supervisor has to say to the user of the app.
+    pub fn note(&self, app: &str, level: Level, text: &str) -> Entry {
+        let entry = Entry {
+            time: SystemTime::now(),
+            level,
+            who: format!("supervisor [{app}]"),
+            pid: std::process::id(),
+            text: text.trim_end().to_owned(),
+        };
+        if let Some(error) = &self.error {
+            error.entry(entry.clone());
+        }
+        entry
+    }
+
+    pub fn writers(&self) -> impl Iterator<Item = &Writer> {
+        self.error.iter().chain(&self.access)
+    }
+}
+
+fn wanted(settings: &Settings) -> Option<Wanted> {
+    if !settings.own_logs.any() {
+        return None;
+    }
+    // One who is not there is told when the app is started.
+    let identity = privileges::resolve(&settings.privileges).ok()?.identity;
+    Some(Wanted {
+        files: settings.own_logs.clone(),
+        form: settings.log_format,
+        owner: identity.map_or(Owner::Ourselves, Owner::User),
+    })
+}
+
+impl Sinks<'_> {
+    /// What a master or worker has to say.
+    pub fn entry(&mut self, entry: Entry) {
+        match &self.own.error {
+            Some(own) => {
+                self.server.said(&entry);
+                own.entry(entry);
+            }
+            None => self.server.entry(entry),
+        }
+    }
+
+    pub fn access(&mut self, text: Vec<u8>, taken: Taken, now: Nanos) {
+        self.server
+            .access(text, taken, self.own.access.as_ref(), now);
+    }
+}
+
+/// Tells the server's log about trouble with a file, but not as often as its user likes.
+#[derive(Clone)]
+struct Teller {
+    app: Arc<str>,
+    what: &'static str,
+    throttle: Arc<Mutex<Throttle>>,
+}
+
+impl Teller {
+    fn new(app: Arc<str>, what: &'static str) -> Self {
+        Self {
+            app,
+            what,
+            throttle: Arc::new(Mutex::new(Throttle::new(TOLD))),
+        }
+    }
+
+    fn tell(&self, trouble: &Trouble) {
+        let throttle = self.throttle.lock();
+        let allowed = throttle
+            .unwrap_or_else(PoisonError::into_inner)
+            .ask(clock::now());
+        if allowed == Allowed::No {
+            return;
+        }
+        let (app, what) = (&self.app, self.what);
+        match trouble {
+            Trouble::Fails(reason) | Trouble::CannotReopen(reason) => log::warning!(
+                "{app}: cannot write its {what}: {reason}; lines are lost until it works again"
+            ),
+            Trouble::WorksAgain(lost) => {
+                log::info!("{app}: its {what} works again; {lost} lines were lost");
+            }
+            Trouble::TooSlow(lost) => {
+                log::warning!("{app}: its {what} is too slow; {lost} lines were lost");
+            }
+        }
+    }
+}
