@@ -162,5 +162,5 @@ fn the_logs_of_an_app_are_for_servers_with_many() {
         .arg("--app-log", "x")
         .run();
     finished.assert_says("--app-log: is for apps of --apps-dir; a server with one app has --log");
-    finished.assert_status(78);
+    finished.assert_status(64);
 }
