@@ -1,5 +1,6 @@
 //! Many apps, one server: a file each, processes only where somebody asks.
 
+mod cgroup;
 mod demand;
 mod files;
 mod isolation;

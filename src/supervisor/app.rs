@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 
 use nix::poll::PollFd;
 
-use super::cgroup;
+use super::cgroup::Sweep;
 use super::development::Development;
 use super::generation::{Answer, Doors, Generation, Said};
 use super::hosting::{Presence, Story, Tail};
@@ -73,6 +73,8 @@ pub struct App {
     pub presence: Presence,
     pub story: Story,
     pub tail: Tail,
+    /// Of its cgroup, while it has no processes.
+    sweep: Option<Sweep>,
     pub own_logs: OwnLogs,
     /// One line for the service manager.
     pub status: String,
@@ -94,6 +96,7 @@ impl App {
             presence: Presence::of(&settings),
             story: Story::default(),
             tail: Tail::default(),
+            sweep: None,
             own_logs: OwnLogs::of(&settings),
             settings,
             listeners,
@@ -277,7 +280,8 @@ impl App {
     }
 
     pub fn is_gone(&self) -> bool {
-        self.generations.is_empty() && !self.remains.iter().any(Output::holds_up)
+        let is_over = self.sweep.is_none() && !self.remains.iter().any(Output::holds_up);
+        self.generations.is_empty() && is_over
     }
 
     /// What its processes write.
@@ -396,13 +400,17 @@ impl App {
     pub fn wake_at(&self) -> Option<Nanos> {
         let outputs = self.outputs().filter_map(Output::wake_at);
         let changes = self.development.as_ref().and_then(Development::wake_at);
+        let sweep = self.sweep.as_ref().map(Sweep::at);
         let plan = self.plan.wake_at().into_iter();
-        plan.chain(outputs).chain(changes).min()
+        plan.chain(outputs).chain(changes).chain(sweep).min()
     }
 
     /// Takes note of what has happened and does what is due.
     pub fn settle(&mut self, now: Nanos) -> Option<News> {
         self.was.settle();
+        if let Some(sweep) = self.sweep.take() {
+            self.sweep = sweep.go_on(&self.settings, now);
+        }
         let mut news = None;
         let numbers: Vec<Number> = self.generations.iter().map(|g| g.number).collect();
         for number in numbers {
@@ -423,7 +431,7 @@ impl App {
                 let (gone, output) = Gone::ended(generation, ended);
                 self.remains.push(output);
                 if self.generations.is_empty() {
-                    cgroup::clear(&self.settings);
+                    self.sweep = Sweep::begin(&self.settings, now);
                 }
                 news = self.step(Event::Ended(number), Some(gone), now).or(news);
             }
@@ -515,6 +523,7 @@ impl App {
             Cause::First | Cause::Restart => None,
         };
         let settings = settings.as_ref().unwrap_or(&self.settings);
+        self.sweep = None;
         self.story.started(number, cause, now);
         self.presence.begins(settings, now);
         if settings.relay.is_some() && self.relay.is_none() {

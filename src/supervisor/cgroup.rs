@@ -6,14 +6,18 @@
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use super::isolation::put;
 use crate::config::{Preset, Settings};
+use crate::sys::clock::{MILLISECOND, Nanos};
 
 /// Where version 2 is mounted.
 const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+/// Of cpu.weight, where none is asked for.
+const USUAL_WEIGHT: &str = "100";
 /// The leaf that systemd makes for the supervisor.
 const SUBGROUP: &str = "supervisor";
 
@@ -48,7 +52,9 @@ pub fn enter(settings: &Settings) -> Result<(OwnedFd, Vec<String>), String> {
             );
         }
         match limit {
-            None if !path.exists() || file == "cpu.weight" => {}
+            None if !path.exists() => {}
+            // What one before it was given is taken back.
+            None if file == "cpu.weight" => lacks.extend(put(&path, USUAL_WEIGHT).err()),
             _ if !path.exists() => lacks.push(format!(
                 "{file} (the {controller} controller is not delegated)"
             )),
@@ -60,18 +66,64 @@ pub fn enter(settings: &Settings) -> Result<(OwnedFd, Vec<String>), String> {
     Ok((procs.into(), lacks))
 }
 
-/// Ends whatever an app has left there, and the cgroup itself if it can be.
-pub fn clear(settings: &Settings) {
+/// What is left of the cgroup of an app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    /// Processes that are about to end.
+    Processes,
+}
+
+/// Ends whatever an app has left there, and then the cgroup itself.
+fn clear(settings: &Settings) -> Left {
     let wanted = &settings.isolation;
     if wanted.preset == Preset::Off && !wanted.cgroup.any() {
-        return;
+        return Left::Nothing;
     }
     let root = settings.isolation.cgroup_root.clone().or_else(delegated);
     let Some(leaf) = root.map(|root| leaf(&root, &settings.name)) else {
-        return;
+        return Left::Nothing;
     };
     let _ = put(&leaf.join("cgroup.kill"), "1");
-    let _ = fs::remove_dir(leaf);
+    match fs::remove_dir(leaf) {
+        Err(error) if error.kind() == ErrorKind::ResourceBusy => Left::Processes,
+        _ => Left::Nothing,
+    }
+}
+
+/// A cgroup that is to be removed, as soon as the kernel has ended what is in it.
+#[derive(Debug, Clone, Copy)]
+pub struct Sweep {
+    at: Nanos,
+    tries: u32,
+}
+
+impl Sweep {
+    const EVERY: Nanos = 20 * MILLISECOND;
+    const TRIES: u32 = 500;
+
+    /// The first try; `None` when all is done.
+    pub fn begin(settings: &Settings, now: Nanos) -> Option<Sweep> {
+        let sweep = Sweep { at: now, tries: 0 };
+        sweep.go_on(settings, now)
+    }
+
+    pub fn at(&self) -> Nanos {
+        self.at
+    }
+
+    /// Another one, when it is time.
+    pub fn go_on(self, settings: &Settings, now: Nanos) -> Option<Sweep> {
+        if self.at > now {
+            return Some(self);
+        }
+        let tries = self.tries + 1;
+        let left = clear(settings) == Left::Processes && tries < Self::TRIES;
+        left.then_some(Sweep {
+            at: now.saturating_add(Self::EVERY),
+            tries,
+        })
+    }
 }
 
 fn leaf(root: &Path, app: &str) -> PathBuf {

@@ -13,7 +13,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 /// Another user, who need not be in the user database.
 const OTHER: u32 = 65_533;
 
-const TRIES: &str = r#"
+pub const TRIES: &str = r#"
 import ctypes, json, os, socket
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -123,7 +123,7 @@ def application(environ, start_response):
 "#;
 
 /// Two apps of two users, each with a directory of its own; `None` where that cannot be had.
-fn two_users(host: &str, module_text: &str) -> Option<Hosting> {
+pub fn two_users(host: &str, module_text: &str) -> Option<Hosting> {
     if !ours() {
         return None;
     }
@@ -162,7 +162,7 @@ fn two_users(host: &str, module_text: &str) -> Option<Hosting> {
 }
 
 #[track_caller]
-fn ask(hosted: &Hosted, name: &str, query: &Value) -> Value {
+pub fn ask(hosted: &Hosted, name: &str, query: &Value) -> Value {
     let body = query.to_string();
     let mut client = hosted.connect(name);
     client.send(format!(

@@ -11,6 +11,7 @@ pub mod ctl;
 pub mod curl;
 pub mod fake;
 pub mod hosting;
+pub mod kernel;
 pub mod load;
 pub mod log;
 pub mod neighbour;

@@ -146,6 +146,7 @@ impl App {
             presence: Presence::of(&settings),
             story: Story::default(),
             tail: Tail::default(),
+            sweep: None,
             own_logs: OwnLogs::of(&settings),
             status,
             progress: Progress::default(),
