@@ -8,6 +8,7 @@ mod bytes;
 mod forks;
 mod harm;
 mod idle;
+mod leaving;
 mod line;
 mod model;
 mod stuck;

@@ -13,7 +13,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 
 use super::connection::{Connection, Phase, Remains};
 use super::floor::{Floor, Places};
-use crate::log;
+use crate::log::{self, Allowed};
 use crate::net::Listener;
 use crate::relay::{Cause, FrontEnd, Mark, Message, Put, Relay, Traits};
 use crate::scoreboard::Counter;
@@ -94,7 +94,7 @@ impl Floor {
                 return Passage::NoRoom;
             }
             Put::Failed(error) => {
-                log::error!("cannot send a connection on: {error}");
+                tell_trouble(places, &error, now);
                 return Passage::NoRoom;
             }
         }
@@ -123,6 +123,17 @@ impl Floor {
         places.gone.push(Remains::of(connection));
         let open = places.connections.len() + places.was.len();
         self.ground.row.set_connections(open);
+    }
+}
+
+/// It is tried again and again, and most of it is the same.
+pub(super) fn tell_trouble(places: &mut Places, error: &dyn std::fmt::Display, now: Nanos) {
+    if let Allowed::Yes { withheld } = places.troubles.ask(now) {
+        let more = match withheld {
+            0 => String::new(),
+            n => format!(" ({n} more like this were not logged)"),
+        };
+        log::error!("cannot send a connection on: {error}{more}");
     }
 }
 

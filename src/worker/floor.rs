@@ -27,6 +27,7 @@ use super::gathering::Gathering;
 use super::was::Wards;
 use super::watcher;
 use crate::http::page::Form;
+use crate::log::Throttle;
 use crate::relay::Cause;
 use crate::scoreboard::{Row, Scoreboard};
 use crate::sys::clock::Nanos;
@@ -40,6 +41,8 @@ pub struct Places {
     /// Whose request runs.
     pub lent: Option<Lent>,
     pub was: Wards,
+    /// How often it is told that connections can't be sent on.
+    pub troubles: Throttle,
 }
 
 /// The connection whose outlet is lent out.
@@ -119,6 +122,7 @@ impl Floor {
             gone: Vec::new(),
             lent: None,
             was: Wards::default(),
+            troubles: Throttle::new(1),
         };
         Self {
             ground,

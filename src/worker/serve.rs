@@ -419,10 +419,10 @@ impl Worker<'_> {
         let wire: Box<dyn std::any::Any> = wire;
         let mut outlet = wire.downcast::<Outlet>().expect("it is the one we gave");
         outlet.end_gathering();
-        let (status, outcome) = match self.floor.is_given_up() {
-            true => self.come_back_late(&mut outlet, status, outcome),
-            false => (status, outcome),
-        };
+        let (status, outcome) = self.come_back(status, outcome);
+        if self.floor.has_answered() {
+            outlet.abandon();
+        }
         self.row.end_request(self.now);
         let took = self.now.saturating_sub(began);
         self.service = self.service - self.service / 8 + took / 8;
@@ -441,28 +441,25 @@ impl Worker<'_> {
         }
     }
 
-    /// The master has given this worker up while the application ran: it is to leave.
-    #[cold]
-    fn come_back_late(
-        &mut self,
-        outlet: &mut Outlet,
-        status: u16,
-        outcome: Outcome,
-    ) -> (u16, Outcome) {
-        if self.leave.is_none() {
+    /// What came of a request. If the master has given this worker up meanwhile it is to leave, and its client may
+    /// have been answered.
+    pub(super) fn come_back(&mut self, status: u16, outcome: Outcome) -> (u16, Outcome) {
+        if self.floor.is_given_up() && self.leave.is_none() {
             let _ = self.orders.send(order::LEAVING);
             self.drain(self.hand_over_until());
         }
         if !self.floor.has_answered() {
             return (status, outcome);
         }
-        outlet.abandon();
         let text = "it came to an end after the client had been told that it does not";
         (LATE, Outcome::TimedOut(text.into()))
     }
 
     pub(super) fn record(&self, line: &[u8], status: u16, outcome: Outcome) {
-        self.row.count_status(status);
+        // The master has counted what the watcher has answered.
+        if !self.floor.has_answered() {
+            self.row.count_status(status);
+        }
         match outcome {
             Outcome::Complete => {}
             Outcome::ClientGone => self.row.count(Counter::ClientAborts, 1),

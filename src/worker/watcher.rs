@@ -456,7 +456,8 @@ impl Watcher {
     /// Answers the request that is stuck, if nothing of its response has left.
     fn answer_late(&self, places: &Places) -> bool {
         if places.was.runs() {
-            return places.was.answer_late(LATE);
+            // Whoever counts has to know.
+            return places.was.answer_late(LATE) && self.floor.silences();
         }
         let lent = places.lent;
         let connection = lent.and_then(|lent| places.connections.get(lent.place));

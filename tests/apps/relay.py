@@ -62,6 +62,23 @@ def answer_wait(environ):
     return str(os.getpid())
 
 
+def answer_linger(environ):
+    """Goes on for a while, so that what is sent on meanwhile has left."""
+    text = answer_wait(environ)
+    time.sleep(0.2)
+    return text
+
+
+def answer_stubborn(environ):
+    """Takes no notice of the end of its time, and comes back when the client has its answer."""
+    note("stuck %d" % os.getpid())
+    try:
+        time.sleep(3600)
+    except BaseException:
+        wait_at("gate")
+    return "too late"
+
+
 # --- stuck: holds the interpreter lock, and no signal brings it back
 
 
@@ -105,6 +122,22 @@ def answer_fork(environ):
     if pid == 0:
         os._exit(7)
     return "child %d" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def answer_fork_twice(environ):
+    """A child that has a child itself. It has one thread, whatever its parent does."""
+    busy()
+    pid = os.fork()
+    if pid == 0:
+        grandchild = os.fork()
+        if grandchild == 0:
+            os._exit(0)
+        os.waitpid(grandchild, 0)
+        for _ in range(10000):
+            pass  # what is to be done between two instructions is done
+        time.sleep(0.05)
+        os._exit(len(os.listdir("/proc/self/task")))
+    return "threads %d" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def answer_fork_and_stay(environ):

@@ -65,6 +65,12 @@ fn fork() {
     assert_undisturbed("/fork", "child 7");
 }
 
+/// The child has the hooks of its parent, and copies of its connections.
+#[test]
+fn a_child_that_forks() {
+    assert_undisturbed("/fork-twice", "threads 1");
+}
+
 #[test]
 fn a_pool_of_forked_processes() {
     assert_undisturbed("/pool-by-fork", "[2, 4, 6]");

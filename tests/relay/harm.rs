@@ -183,7 +183,7 @@ fn an_application_that_closes_the_relay_harms_itself_only() {
     for (number, client) in pinned.clients.iter_mut().enumerate() {
         ask(client, &format!("/served?{number}"));
     }
-    std::thread::sleep(Duration::from_millis(100));
+    std::thread::sleep(Duration::from_millis(300));
     assert!(!pinned.clients.iter().any(Client::has_answer));
     let sibling = pinned.sibling.number.to_string();
     server.get("/pid").assert_text(&sibling);
@@ -198,6 +198,9 @@ fn an_application_that_closes_the_relay_harms_itself_only() {
     let mut crew = [pinned.owner, pinned.sibling];
     crew.sort();
     assert_eq!(server.crew(), crew);
+    let log = server.finish();
+    let told = log.count("cannot send a connection on");
+    assert!((1..5).contains(&told), "told {told} times:\n{}", log.stderr);
 }
 
 #[test]

@@ -183,3 +183,28 @@ fn what_was_handed_over_survives_the_worker() {
     }
     assert_eq!(victim.read_until_over(), b"");
 }
+
+/// The application comes back between the answer that its client got and the end of its process: it is one request.
+#[test]
+fn an_answer_to_a_request_that_comes_back_after_all_is_counted_once() {
+    if !ours() {
+        return;
+    }
+    let server = killing(relay().workers(1))
+        .expect_error("the time of")
+        .start();
+    let gate = server.gate("gate");
+    let mut victim = server.connect();
+    ask(&mut victim, "/stubborn");
+    let worker = noted(&server, "stuck");
+    victim.response().assert_status(504);
+    gate.open();
+    worker.wait_gone();
+    let mut client = server.connect();
+    client.get("/pid").assert_status(200);
+    let stats = wait_until("the last request to be counted", || {
+        let stats = Control::of(&server, "relay").app();
+        (stats["requests"]["status_2xx"] == 1).then_some(stats)
+    });
+    assert_eq!(stats["requests"]["status_5xx"], 1, "{stats}");
+}

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 
 use super::super::body::{Body, Failure, Received, Storage};
 use super::super::floor::Lent;
-use super::super::{BODIES_IN_MEMORY, Leave, Worker, order};
+use super::super::{BODIES_IN_MEMORY, Leave, Worker};
 use super::line::{Input, Line, Lost};
 use super::spout::{Asked, Spout};
 use super::{Phase, was};
@@ -340,10 +340,7 @@ impl Worker<'_> {
         self.connections.retake(began);
         self.now = clock::now();
         self.forget_gone();
-        if self.floor.is_given_up() && self.leave.is_none() {
-            let _ = self.orders.send(order::LEAVING);
-            self.drain(self.hand_over_until());
-        }
+        let (status, outcome) = self.come_back(status, outcome);
         let connection = &mut self.was.open[place];
         connection.phase = Phase::Flush;
         self.row.end_request(self.now);

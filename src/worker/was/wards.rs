@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use super::super::Worker;
 use super::super::accept::Accepted;
-use super::super::ferry::{Passage, counter};
+use super::super::ferry::{Passage, counter, tell_trouble};
 use super::super::floor::{Floor, Places};
 use super::line::{Line, standing};
 use super::{Connection, Phase};
@@ -162,7 +162,7 @@ impl Floor {
                 return Passage::NoRoom;
             }
             Put::Failed(error) => {
-                log::error!("cannot send a WAS connection on: {error}");
+                tell_trouble(places, &error, now);
                 return Passage::NoRoom;
             }
         }
