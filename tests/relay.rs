@@ -3,6 +3,7 @@
 
 use crate::support::{Client, Pid, Running, Server, only_rswsgi};
 
+mod balance;
 mod busy;
 mod bytes;
 mod forks;

@@ -215,7 +215,7 @@ impl Worker<'_> {
     /// There are no descriptors left, or no memory: an idle connection makes room for the next one, else
     /// the worker waits until something has ended.
     #[cold]
-    fn make_room(&mut self, error: &io::Error) {
+    pub(super) fn make_room(&mut self, error: &io::Error) {
         let more = match error.raw_os_error() {
             Some(libc::EMFILE) => "; more descriptors are given by --rlimit nofile",
             _ => "",

@@ -205,6 +205,7 @@ pub struct Worker<'a> {
     rest: Rest,
     refusals: Throttle,
     shortages: Throttle,
+    reserve: relay::Reserve,
     /// Where the last connection came from, and the last new one.
     last_door: Door,
     last_listener: usize,
@@ -230,6 +231,7 @@ impl<'a> Worker<'a> {
         let bell = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let floor = Floor::new(ground, EventFd::from_flags(bell)?);
         let floor: &'static Floor = Box::leak(Box::new(floor));
+        let reserve = relay::Reserve::new(&plan.listeners, &plan.nudge);
         let worker = Self {
             settings,
             limits: http::Limits {
@@ -272,6 +274,7 @@ impl<'a> Worker<'a> {
             ),
             refusals: Throttle::new(5),
             shortages: Throttle::new(1),
+            reserve,
             last_door: Door::Listener(0),
             last_listener: 0,
             leave: None,

@@ -10,10 +10,12 @@ use super::ferry::Passage;
 use super::outlet::Transport;
 use super::{Id, Leave, Worker};
 use crate::log::{self, Allowed};
-use crate::relay::{Cause, Message, Taken, Traits};
+use crate::net::Listener;
+use crate::relay::{Cause, FrontEnd, Message, Taken, Traits};
 use crate::scoreboard::{Counter, State};
 use crate::sys::clock::{MILLISECOND, Nanos, SECOND};
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Between two attempts when the relay is full.
 const AGAIN: Nanos = 10 * MILLISECOND;
@@ -36,14 +38,59 @@ pub(super) enum Farewell {
     GiveUp,
 }
 
+/// Places in the table of descriptors, for what comes by the relay: what finds none there is closed by the kernel
+/// (`MSG_CTRUNC` in recvmsg(2)), and with it the connection.
+#[derive(Debug)]
+pub(super) struct Reserve {
+    held: Vec<OwnedFd>,
+    /// Descriptors in the largest message.
+    most: usize,
+}
+
+impl Reserve {
+    pub(super) fn new(listeners: &[Listener], any: impl AsFd) -> Self {
+        let front_end = match listeners.iter().any(Listener::speaks_was) {
+            true => FrontEnd::Was,
+            false => FrontEnd::Http,
+        };
+        let mut reserve = Self {
+            held: Vec::new(),
+            most: front_end.descriptors(),
+        };
+        let _ = reserve.fill(any);
+        reserve
+    }
+
+    /// Makes room for a message, or says why there is none.
+    fn clear(&mut self, any: impl AsFd) -> io::Result<()> {
+        self.fill(any)?;
+        self.held.clear();
+        Ok(())
+    }
+
+    fn fill(&mut self, any: impl AsFd) -> io::Result<()> {
+        while self.held.len() < self.most {
+            self.held.push(any.as_fd().try_clone_to_owned()?);
+        }
+        Ok(())
+    }
+}
+
 impl Worker<'_> {
     /// Takes a connection from the relay and goes on with it.
     pub(super) fn take_relayed(&mut self, py: Python<'_>) -> Accepted {
         let Some(ferry) = &self.floor.ground.ferry else {
             return Accepted::Nothing;
         };
+        if let Err(error) = self.reserve.clear(&self.nudge) {
+            self.make_room(&error);
+            return Accepted::Nothing;
+        }
         let mut buffer = std::mem::take(&mut self.buffer);
-        let taken = match ferry.relay.take(&mut buffer) {
+        let taken = ferry.relay.take(&mut buffer);
+        // If it can't be filled now, nothing more is taken before it can.
+        let _ = self.reserve.fill(&self.nudge);
+        let taken = match taken {
             Ok(Taken::Connection(message, socket)) => match ferry.origin(message.listener) {
                 Some(origin) => Ok(Some((
                     message.cause,

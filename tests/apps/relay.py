@@ -319,6 +319,15 @@ def wrong_descriptors():
     return [(), (null.fileno(),) * 3, (alone.fileno(),) * 2] + [(fd,) for fd in single]
 
 
+def answer_exhaust(environ):
+    """Leaves no descriptor to its worker."""
+    try:
+        while True:
+            HELD.append(open("/dev/null"))
+    except OSError as error:
+        return error.strerror
+
+
 def answer_close(environ):
     """Closes the worker's own ends; whatever is opened next has their numbers."""
     wanted = environ["QUERY_STRING"].split(",")

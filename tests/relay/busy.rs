@@ -110,11 +110,16 @@ fn assert_nobody_noticed(server: &Running, seen: &Seen) {
     let stats = wait_until("all answers to be counted", || {
         let stats = Control::of(server, "relay").app();
         let counted = stats["requests"]["status_2xx"].as_u64() >= Some(seen.answers as u64);
-        counted.then_some(stats)
+        // Whatever was handed over arrives, once.
+        let relay = &stats["relay"];
+        let sent = ["busy", "drain", "stuck", "balance"].map(|cause| relay[cause].as_u64());
+        let sent: u64 = sent.into_iter().flatten().sum();
+        (counted && relay["taken"] == sent).then_some(stats)
     });
     assert_eq!(stats["requests"]["total"], seen.answers, "{stats}");
     assert_eq!(stats["requests"]["status_2xx"], seen.answers, "{stats}");
     assert_eq!(stats["connections"]["accepted"], CLIENTS, "{stats}");
+    assert_eq!(stats["relay"]["refused"], 0, "{stats}");
     for error in ["client_aborts", "broken_responses", "crashes", "exceptions"] {
         assert_eq!(stats["errors"][error], 0, "{stats}");
     }

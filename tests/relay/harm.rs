@@ -203,6 +203,40 @@ fn an_application_that_closes_the_relay_harms_itself_only() {
     assert!((1..5).contains(&told), "told {told} times:\n{}", log.stderr);
 }
 
+/// A descriptor that does not fit into the table of whoever takes it would be closed by the kernel.
+#[test]
+fn a_worker_without_descriptors_takes_nothing_and_loses_nothing() {
+    if !ours() {
+        return;
+    }
+    let server = relay()
+        .arg("--rlimit", "nofile=100")
+        .expect_error("cannot accept a connection: Too many open files")
+        .start();
+    let gate = server.gate("gate");
+    let mut pinned = pin(&server, 6, 0);
+    let mut busy = pinned.clients.remove(0);
+    ask(&mut busy, "/wait");
+    assert_eq!(noted(&server, "waiting"), pinned.owner);
+    let mut other = server.connect();
+    other.get("/exhaust").assert_text("Too many open files");
+    for (number, client) in pinned.clients.iter_mut().enumerate() {
+        ask(client, &format!("/served?{number}"));
+    }
+    wait_until("the watcher to hand over", || {
+        let relay = &Control::of(&server, "relay").app()["relay"];
+        (relay["busy"] == 5).then_some(())
+    });
+    gate.open();
+    busy.response().assert_status(200);
+    for client in &mut pinned.clients {
+        client.response().assert_status(200);
+    }
+    assert_each_served_once(&server, 5);
+    let relay = &Control::of(&server, "relay").app()["relay"];
+    assert_eq!(relay["refused"], 0, "{relay}");
+}
+
 #[test]
 fn a_full_relay_loses_nothing() {
     if !ours() {

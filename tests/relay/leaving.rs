@@ -39,28 +39,38 @@ fn nothing_is_sent_on_by_a_worker_that_knows_that_the_server_stops() {
     if !ours() {
         return;
     }
-    let server = relay().start();
+    let server = relay().tcp().arg("--head-timeout", "1h").start();
     let (gate, late) = (server.gate("gate"), server.gate("late"));
     let mut pinned = pin(&server, 5, 0);
     let mut busy = pinned.clients.remove(0);
+    // In the middle of a request, so that they have time.
+    let paths = ["/pid", "/pid", "/linger?late", "/served?0"];
+    for (client, path) in pinned.clients.iter_mut().zip(paths) {
+        client.send(format!("GET {path} HTTP/1.1\r\nHost:"));
+        client.wait_consumed();
+    }
     ask(&mut busy, "/wait?gate");
-    ask(&mut busy, "/linger?late");
     assert_eq!(noted(&server, "waiting"), pinned.owner);
     server.signal(Signal::SIGTERM);
     pinned.sibling.wait_gone();
     gate.open();
-    assert_eq!(noted(&server, "waiting"), pinned.owner);
-    for (number, client) in pinned.clients.iter_mut().enumerate() {
-        ask(client, &format!("/served?{number}"));
-    }
-    late.open();
     let owner = pinned.owner.number.to_string();
     busy.response().assert_text(&owner);
-    busy.response().assert_text(&owner);
-    for client in &mut pinned.clients {
+    // Now it has found its order, and has had time to follow it.
+    let [first, second, third, fourth] = &mut pinned.clients[..] else {
+        panic!("four clients");
+    };
+    for client in [first, second] {
+        client.send(" test\r\n\r\n");
         client.response().assert_text(&owner);
     }
-    assert_each_served_once(&server, 4);
+    third.send(" test\r\n\r\n");
+    assert_eq!(noted(&server, "waiting"), pinned.owner);
+    fourth.send(" test\r\n\r\n");
+    late.open();
+    third.response().assert_text(&owner);
+    fourth.response().assert_text(&owner);
+    assert_each_served_once(&server, 1);
 }
 
 /// A request takes longer than a leaving worker looks for somebody who takes its connections: it still tries.

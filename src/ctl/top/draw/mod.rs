@@ -296,6 +296,9 @@ fn pool(app: &App, canvas: &mut Canvas<'_>) {
     if let Some(memory) = &app.memory {
         facts.push(format!("PSS {}", show::bytes(memory.pss_bytes)));
     }
+    if app.relay.taken > 0 {
+        facts.push(format!("{} handed over", app.relay.taken));
+    }
     for listener in &app.listeners {
         let waiting = listener
             .backlog

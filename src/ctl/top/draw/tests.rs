@@ -6,7 +6,9 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::*;
-use crate::control::stats::{Bucket, Generation, Listener, Memory, Pool, Reload, Request, Worker};
+use crate::control::stats::{
+    Bucket, Generation, Listener, Memory, Pool, Relay, Reload, Request, Worker,
+};
 use crate::control::{Kind, Refused, Stack, Trace};
 use crate::ctl::top::model::{Key, Model};
 
@@ -106,6 +108,10 @@ fn app() -> App {
             pss_bytes: 123 << 20,
             ..Memory::default()
         }),
+        relay: Relay {
+            taken: 4321,
+            ..Relay::default()
+        },
         workers: vec![
             worker(0, "idle", None),
             worker(
