@@ -13,6 +13,7 @@ mod answers;
 mod audit;
 mod care;
 mod crowd;
+mod ends;
 mod module;
 mod outbox;
 mod prepare;

@@ -4,7 +4,6 @@ use std::os::fd::AsFd;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
-use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use pyo3::prelude::*;
 
@@ -13,7 +12,7 @@ use super::care::Care;
 use super::crowd::Crowd;
 use super::outbox::Outbox;
 use super::stacks::Stacks;
-use crate::access::{Ending, Ledger};
+use crate::access::Ledger;
 use crate::config::Settings;
 use crate::link::Order;
 use crate::log;
@@ -21,12 +20,12 @@ use crate::net::Listener;
 use crate::python::run_signal_handlers;
 use crate::relay::Relay;
 use crate::schedule::{Bounds, Pool, Verdict};
-use crate::scoreboard::{Counter, Row, Scoreboard, Size, State};
+use crate::scoreboard::{Counter, Row, Scoreboard, Size};
 use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND, nanos};
-use crate::sys::process::{Child, Ended};
+use crate::sys::process::Child;
 use crate::sys::seqpacket::{Channel, Received};
 use crate::sys::signal::Inbox;
-use crate::worker::{call, order};
+use crate::worker::order;
 
 /// The way to a worker.
 enum Line {
@@ -51,13 +50,13 @@ pub(super) struct Process {
     /// To its watcher, which listens when nothing else of it does.
     pub(super) call: Channel,
     /// Its watcher was told that it is about to be killed.
-    is_called: bool,
+    pub(super) is_called: bool,
     /// The request it was killed over was answered in its stead.
-    was_answered: bool,
+    pub(super) was_answered: bool,
     /// It has said that it could serve. Before that a signal might end it.
     pub(super) is_up: bool,
     /// Told to leave: it is killed at this time.
-    leave_by: Option<Nanos>,
+    pub(super) leave_by: Option<Nanos>,
 }
 
 /// What the generation is about.
@@ -88,7 +87,7 @@ pub struct Workers {
     pub(super) mood: Mood,
     permission: Permission,
     /// The next generation takes over what this one cannot finish.
-    has_heirs: bool,
+    pub(super) has_heirs: bool,
     hopeless: bool,
     graceful_timeout: Nanos,
     care: Care,
@@ -98,10 +97,6 @@ pub struct Workers {
     pub(super) outbox: Outbox,
 }
 
-/// From the call of a watcher to the end of its process.
-const CALL: Nanos = 200 * MILLISECOND;
-/// What the client of a worker that is killed gets.
-const LATE: u16 = 504;
 /// After an order to stop at once, for what a worker cannot interrupt.
 const STOP_GRACE: Nanos = 500 * MILLISECOND;
 /// Between the end of a channel and that of its process, usually microseconds.
@@ -459,24 +454,6 @@ impl Workers {
         }
     }
 
-    /// Before a worker is killed: its connections go to others, its client gets an answer.
-    pub(super) fn call_watcher(&self, slot: usize) {
-        if let Some(process) = &self.processes[slot] {
-            // One that has no watcher has nobody to pass on.
-            let _ = process.call.send(call::LAST);
-        }
-    }
-
-    fn hear_watcher(&mut self, slot: usize, scoreboard: &Scoreboard) {
-        if let Some(process) = &mut self.processes[slot]
-            && let Ok(Received::Message(message)) = process.call.receive()
-            && message == call::ANSWERED
-        {
-            process.was_answered = true;
-            scoreboard.pool().count_status(LATE);
-        }
-    }
-
     /// A worker that has closed its channel and does not end serves nobody any more.
     fn replace_silent(&mut self, slot: usize, now: Nanos) {
         if let Some(process) = &self.processes[slot]
@@ -489,115 +466,7 @@ impl Workers {
         }
     }
 
-    fn reap(&mut self, slot: usize, scoreboard: &Scoreboard, ledger: Option<&Ledger>, now: Nanos) {
-        let row = scoreboard.row(slot);
-        let Some(process) = &self.processes[slot] else {
-            return;
-        };
-        let ended = match process.child.try_reap() {
-            Ok(Some(ended)) => ended,
-            Ok(None) => return,
-            Err(error) => {
-                log::error!("cannot wait for worker {slot}: {error}");
-                return;
-            }
-        };
-        let pid = process.child.pid();
-        self.collect_last(slot, now);
-        self.hear_watcher(slot, scoreboard);
-        let process = self.processes[slot].take();
-        let was_answered = process.is_some_and(|process| process.was_answered);
-        let was = row.state();
-        row.set_state(State::Dead);
-        let counter = match self.pool.is_serving(slot) {
-            true => Counter::Crashes,
-            false => Counter::StartFailures,
-        };
-        let verdict = self.pool.ended(slot, now);
-        let was_told = self.mood != Mood::Serving || verdict == Verdict::Expected;
-        if let Some(ledger) = ledger {
-            let ending = match ended {
-                Ended::Exited(0) if was_told => Ending::Stopped,
-                Ended::Killed {
-                    signal: Signal::SIGKILL,
-                    ..
-                } => Ending::Killed,
-                _ => Ending::Crashed,
-            };
-            let status = if was_answered { LATE } else { 0 };
-            ledger.bury(slot, ending, status, now);
-        }
-        if was_told {
-            if !ended.is_success() {
-                log::warning!("worker {slot} (pid {pid}) {ended} while leaving");
-            }
-            return;
-        }
-        scoreboard.pool().count(counter, 1);
-        describe_end(slot, pid, ended, was, row, now);
-        self.take_verdict(verdict);
-    }
-
-    fn take_verdict(&mut self, verdict: Verdict) {
+    pub(super) fn take_verdict(&mut self, verdict: Verdict) {
         self.hopeless |= verdict == Verdict::GiveUp;
-    }
-
-    /// Those that are overdue; where somebody can take over their connections, they are called first. When
-    /// to come back: those in an uninterruptible sleep are asked again.
-    fn kill(
-        &mut self,
-        scoreboard: &Scoreboard,
-        overdue: impl Fn(&Process) -> bool,
-        now: Nanos,
-    ) -> Nanos {
-        let has_heirs = self.has_heirs || self.mood == Mood::Serving;
-        let mut again = now + SECOND;
-        for (slot, process) in self.processes.iter_mut().enumerate() {
-            let Some(process) = process.as_mut().filter(|process| overdue(process)) else {
-                continue;
-            };
-            if has_heirs && !process.is_called {
-                process.is_called = true;
-                let _ = process.call.send(call::LAST);
-                again = now + CALL;
-                process.leave_by = Some(again);
-                continue;
-            }
-            let row = scoreboard.row(slot);
-            let doing = match row.request_since() {
-                Some(_) => format!("in {:?}", row.request_line()),
-                None => row.state().name().into(),
-            };
-            let pid = process.child.pid();
-            log::warning!("worker {slot} (pid {pid}) does not leave in time ({doing}): killing it");
-            let _ = process.child.signal(Signal::SIGKILL);
-            process.leave_by = process.leave_by.map(|by| by + SECOND);
-        }
-        again
-    }
-}
-
-/// Says what became of a worker that nobody had told to leave.
-fn describe_end(slot: usize, pid: Pid, ended: Ended, was: State, row: &Row, now: Nanos) {
-    let age = now.saturating_sub(row.started()) / MILLISECOND;
-    let age = format!("{}.{:03} s", age / 1000, age % 1000);
-    let doing = match row.request_since() {
-        Some(since) => {
-            let since = now.saturating_sub(since) / MILLISECOND;
-            format!("{since} ms into {:?}", row.request_line())
-        }
-        None => was.name().to_owned(),
-    };
-    let connections = match row.connections() {
-        0 => String::new(),
-        1 => ", with 1 open connection".into(),
-        n => format!(", with {n} open connections"),
-    };
-    let text = format!(
-        "worker {slot} (pid {pid}) {ended} after {age}, {doing}{connections}; replacing it"
-    );
-    match ended.is_success() {
-        true => log::info!("{text}"),
-        false => log::error!("{text}"),
     }
 }
