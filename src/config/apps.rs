@@ -252,14 +252,20 @@ pub enum Change {
     /// A generation with these settings takes the place of the one before.
     Reload(Box<Settings>),
     /// It listens elsewhere: it is stopped and started anew.
-    Replace,
+    Move,
+    /// It is another user's: it is stopped and started anew, because whoever it belonged to may keep its
+    /// sockets.
+    Handover,
 }
 
 impl Settings {
     /// What is to be done to bring a running app from its settings to `newer`.
     pub fn change_to(&self, newer: &Settings) -> Change {
         if (&self.bind, self.backlog) != (&newer.bind, newer.backlog) {
-            return Change::Replace;
+            return Change::Move;
+        }
+        if !self.privileges.is_same_user(&newer.privileges) {
+            return Change::Handover;
         }
         // What is said of the server as a whole takes effect there, or not at all.
         let mut newer = newer.clone();

@@ -49,6 +49,13 @@ pub const RESOURCES: [&str; 16] = [
     "stack",
 ];
 
+impl Privileges {
+    /// Whether processes with these and those may share what a process can keep.
+    pub fn is_same_user(&self, other: &Privileges) -> bool {
+        (&self.user, &self.group) == (&other.user, &other.group)
+    }
+}
+
 pub(super) fn resolve(layers: &Layers) -> Result<Privileges> {
     let text = |name| {
         let text = layers.text(name)?;

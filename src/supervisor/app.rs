@@ -526,6 +526,11 @@ impl App {
         self.sweep = None;
         self.story.started(number, cause, now);
         self.presence.begins(settings, now);
+        if !self.settings.privileges.is_same_user(&settings.privileges) {
+            // Whoever the app ran as may keep the ends.
+            self.relay = None;
+            self.generations.iter_mut().for_each(|g| g.relays = false);
+        }
         if settings.relay.is_some() && self.relay.is_none() {
             match Relay::create() {
                 Ok(relay) => self.relay = Some(relay),

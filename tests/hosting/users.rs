@@ -3,10 +3,11 @@
 use super::{module, ours};
 use crate::privileges::{NOBODY, common_python};
 use crate::support::{
-    BUILT, Hosted, Hosting, Server, copy_program, module as extension, skip, wait_until,
+    BUILT, Hosted, Hosting, Pid, Server, copy_program, module as extension, skip, wait_until,
 };
 use nix::unistd::Uid;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::PathBuf;
@@ -229,4 +230,57 @@ fn passenger_wsgi_is_served_and_a_touch_of_restart_txt_reloads_it() {
     let why = hosted.ctl(&["--json", "app", "why", "shop"]).done().json();
     let cause: &Value = &why["apps"][0]["starts"][0]["cause"];
     assert_eq!(cause, &json!("reload"));
+}
+
+/// Sockets and memory that a process has.
+fn shared(master: Pid) -> BTreeSet<String> {
+    let links = fs::read_dir(format!("/proc/{}/fd", master.number)).expect("alive");
+    let links = links.filter_map(|link| fs::read_link(link.ok()?.path()).ok());
+    let links = links.map(|link| link.display().to_string());
+    let mut links: BTreeSet<String> = links.filter(|link| link.starts_with("socket:")).collect();
+    // Memory has no number in its name.
+    let maps = fs::read_to_string(format!("/proc/{}/maps", master.number)).expect("alive");
+    links.extend(
+        maps.lines()
+            .filter(|line| line.contains("/memfd:"))
+            .map(|line| {
+                let mut words = line.split_whitespace().skip(4);
+                format!("memory {}", words.next().unwrap_or_default())
+            }),
+    );
+    links
+}
+
+#[test]
+fn an_app_that_is_given_to_another_user_shares_nothing_with_what_it_was() {
+    let Some(hosting) = hosting("") else {
+        return;
+    };
+    let app = |user: u32| format!("target = 'some'\nuser = '{user}'\n");
+    let hosted = hosting.app("shop", &app(NOBODY)).start();
+    hosted.get("shop", "/").assert_text("some");
+    let first = shared(hosted.server.masters()[0]);
+    let next = |what: &str| {
+        let old = hosted.server.masters();
+        hosted.ctl(&["--app", "shop", "reload"]).done();
+        wait_until(what, || {
+            let new = hosted.server.masters();
+            let is_new = new.len() == 1 && new[0].number != old[0].number;
+            is_new.then_some(())
+        });
+        hosted.get("shop", "/").assert_text("some");
+        shared(hosted.server.masters()[0])
+    };
+    // Listener and relay of the same user stay.
+    let second = next("the next generation");
+    assert!(
+        first.intersection(&second).count() >= 3,
+        "{first:?} {second:?}"
+    );
+    hosted.write("shop", &app(OTHER));
+    let third = next("the app of the other user");
+    let both: Vec<_> = second.intersection(&third).collect();
+    assert!(both.is_empty(), "{both:?} of {second:?}");
+    let uid = hosted.server.masters()[0].status("Uid").expect("alive");
+    assert!(uid.starts_with(&format!("{OTHER}\t")), "{uid}");
 }

@@ -195,9 +195,11 @@ fn only_what_has_changed_is_touched() {
     };
     assert_eq!(newer.workers.to_string(), "3");
     assert_eq!(newer.logs, before.logs);
-    assert_eq!(change("bind = ':2'\nworkers = 2\n", ""), Change::Replace);
+    assert_eq!(change("bind = ':2'\nworkers = 2\n", ""), Change::Move);
+    let user = change("bind = ':1'\nworkers = 2\nuser = 'ann'\n", "");
+    assert_eq!(user, Change::Handover);
     let backlog = change("bind = ':1'\nworkers = 2\nbacklog = 3\n", "");
-    assert_eq!(backlog, Change::Replace);
+    assert_eq!(backlog, Change::Move);
 }
 
 #[test]

@@ -257,8 +257,11 @@ impl Supervisor {
                     app.renew(*settings, now);
                 }
             }
-            (Some(Change::Replace), Some(app)) => {
-                log::info!("{name}: it listens elsewhere now");
+            (Some(change @ (Change::Move | Change::Handover)), Some(app)) => {
+                match change {
+                    Change::Handover => log::info!("{name}: it is another user's now"),
+                    _ => log::info!("{name}: it listens elsewhere now"),
+                }
                 app.retire(now);
                 self.add(file, force, outcome, now);
             }
