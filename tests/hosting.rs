@@ -3,6 +3,7 @@
 mod cgroup;
 mod demand;
 mod files;
+mod hostile;
 mod isolation;
 mod logs;
 mod proof;

@@ -460,6 +460,10 @@ impl App {
                     import_millis,
                 } => {
                     generation.python = printable(&python);
+                    let lacks = generation.learn_lacks().join(", ");
+                    if !lacks.is_empty() {
+                        log::warning!("{}--isolation goes without {lacks}", self.prefix());
+                    }
                     self.story.imported(number, import_millis);
                     self.step(Event::Ready(number), None, now)
                 }
@@ -548,10 +552,6 @@ impl App {
         let purpose = self.explains.purpose(number);
         match Generation::start(number, settings, doors, purpose, now) {
             Ok(generation) => {
-                if !generation.lacks.is_empty() {
-                    let lacks = generation.lacks.join(", ");
-                    log::warning!("{}--isolation goes without {lacks}", self.prefix());
-                }
                 self.generations.push(generation);
                 None
             }

@@ -26,6 +26,7 @@ use crate::schedule::{Number, Pool};
 use crate::scoreboard::{Scoreboard, Totals};
 use crate::sys::clock::{MILLISECOND, Nanos};
 use crate::sys::isolation::Strays;
+use crate::sys::launch::{Launch, launch};
 use crate::sys::process::{self, Child, Ended};
 use crate::sys::seqpacket::{Channel, Received};
 
@@ -71,8 +72,12 @@ pub struct Generation {
     pub relays: bool,
     /// Reports that could not be read.
     unreadable: u32,
+    /// What is to shut it in, until it is known what does.
+    plan: Option<Plan>,
     /// What it is not isolated by, although it was to be.
     pub lacks: Vec<String>,
+    /// Of a program that may not have been executed yet.
+    launch: Option<(Launch, PathBuf)>,
     /// Version of its Python, once it has told.
     pub python: String,
 }
@@ -183,8 +188,15 @@ impl Generation {
         if settings.is_hosted() || plan.is_some() {
             isolation.strays = Strays::Closed;
         }
-        let child = process::spawn_isolated(command, &pass, privileges, directory, isolation)
-            .map_err(|error| cannot_execute(Path::new(&program), settings, &error))?;
+        let refused = |error| cannot_execute(Path::new(&program), settings, &error);
+        let (child, launch) = match settings.is_hosted() {
+            // Its owner may keep us waiting, but not the other apps.
+            true => launch(command, &pass, privileges, directory, isolation)
+                .map(|(child, launch)| (child, Some(launch))),
+            false => process::spawn_isolated(command, &pass, privileges, directory, isolation)
+                .map(|child| (child, None)),
+        }
+        .map_err(refused)?;
         Ok(Self {
             number,
             started: now,
@@ -196,7 +208,9 @@ impl Generation {
             output,
             failure: None,
             unreadable: 0,
-            lacks: plan.map(Plan::lacks).unwrap_or_default(),
+            plan,
+            lacks: Vec::new(),
+            launch: launch.map(|launch| (launch, PathBuf::from(&program))),
             relays: relay.is_some(),
             python: String::new(),
         })
@@ -252,7 +266,9 @@ impl Generation {
             output: Output::resume(state.output.as_ref(), state.number, settings)?,
             failure: None,
             unreadable: 0,
+            plan: None,
             lacks: Vec::new(),
+            launch: None,
             relays: false,
             python: state.python.clone(),
         })
@@ -296,6 +312,21 @@ impl Generation {
                 Said::Nothing
             }
         }
+    }
+
+    /// It has spoken, so it was executed: what it does without is known by now.
+    pub fn learn_lacks(&mut self) -> &[String] {
+        if let Some(plan) = self.plan.take() {
+            self.lacks = plan.lacks();
+        }
+        &self.lacks
+    }
+
+    /// Why its program could not be executed, once it has ended.
+    pub fn not_executed(&self) -> Option<Error> {
+        let (launch, program) = self.launch.as_ref()?;
+        let error = launch.refused()?;
+        Some(cannot_execute(program, &self.settings, &error))
     }
 
     /// Whether there is nothing more to be heard from it.

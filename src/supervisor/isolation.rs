@@ -14,6 +14,7 @@ use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
     RulesetAttr, RulesetCreated, RulesetCreatedAttr, Scope,
 };
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::Uid;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -54,6 +55,11 @@ impl Plan {
             return Ok(None);
         }
         let (report, told) = std::io::pipe()
+            .and_then(|(report, told)| {
+                // Of our end only: the child may not have executed when it is read.
+                fcntl(&report, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+                Ok((report, told))
+            })
             .map_err(|error| Error::io("cannot prepare the isolation of the app", &error))?;
         let mut plan = Plan {
             isolation: Isolation {

@@ -6,7 +6,7 @@
 use std::ffi::CStr;
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -97,6 +97,12 @@ pub struct Isolation {
 }
 
 impl Isolation {
+    /// What the child needs until it executes.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let all = [&self.cgroup, &self.landlock, &self.report];
+        all.into_iter().flatten().map(AsRawFd::as_raw_fd)
+    }
+
     /// While the process may still do it.
     pub fn before_drop(&self) {
         if let Some(procs) = &self.cgroup {

@@ -13,6 +13,7 @@ pub mod heap;
 pub mod image;
 pub mod inventory;
 pub mod isolation;
+pub mod launch;
 pub mod memory;
 pub mod notify;
 pub mod orphan;

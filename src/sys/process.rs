@@ -154,12 +154,28 @@ pub fn spawn_isolated(
     directory: Option<&Path>,
     isolation: Isolation,
 ) -> io::Result<Child> {
+    let prepare = preparation(pass, privileges, directory, isolation)?;
+    // SAFETY: between fork and exec `prepare` makes system calls only; it neither allocates nor
+    // takes a lock.
+    unsafe { command.pre_exec(prepare) };
+    let child = command.spawn()?;
+    let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+    Child::adopt(Pid::from_raw(pid))
+}
+
+/// What a child does between fork and exec.
+pub(super) fn preparation(
+    pass: &[BorrowedFd<'_>],
+    privileges: Privileges,
+    directory: Option<&Path>,
+    isolation: Isolation,
+) -> io::Result<impl FnMut() -> io::Result<()> + Send + Sync + 'static> {
     let pass: Vec<RawFd> = pass.iter().map(|fd| fd.as_raw_fd()).collect();
     let directory = directory
         .map(|path| CString::new(path.as_os_str().as_bytes()))
         .transpose()?;
     let parent = nix::unistd::getpid();
-    let prepare = move || {
+    Ok(move || {
         super::signal::reset_all();
         isolation.before_drop();
         privileges.apply()?;
@@ -182,13 +198,7 @@ pub fn spawn_isolated(
         // At last: from here on only what it allows.
         isolation.after_drop();
         Ok(())
-    };
-    // SAFETY: between fork and exec `prepare` makes system calls only; it neither allocates nor
-    // takes a lock.
-    unsafe { command.pre_exec(prepare) };
-    let child = command.spawn()?;
-    let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
-    Child::adopt(Pid::from_raw(pid))
+    })
 }
 
 /// Waits for children that have ended and that nobody here has started: orphans that the first process

@@ -24,6 +24,11 @@ pub struct Gone {
 
 impl Gone {
     pub fn ended(generation: Generation, ended: Ended) -> (Self, Output) {
+        if let Some(error) = generation.not_executed() {
+            let target = generation.settings.target;
+            let gone = Gone::refused(generation.number, target, error);
+            return (gone, generation.output);
+        }
         let output = generation.output;
         let describe = generation::describe(generation.number, generation.child.pid());
         let gone = Self {
