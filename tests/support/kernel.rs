@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::{Scratch, skip};
 
 /// It is many times slower than the machine.
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_secs(600);
 /// Set where the test runs in it.
 pub const INSIDE: &str = "RSWSGI_TEST_KERNEL";
 
@@ -38,13 +38,14 @@ mknod -m 666 /dev/tty c 5 0
 ip link set lo up
 ";
 
-/// Runs this test again in a kernel of its own, as root, and fails if it does. False when there is none.
+/// Runs the tests with names that begin so, `count` of them, in a kernel of its own, as root, and fails if
+/// one does. Nothing is run where there is no such kernel.
 #[track_caller]
-pub fn run_again(test: &str) -> bool {
+pub fn run_again(tests: &str, count: usize) {
     let found = Command::new("linux.uml").arg("--version").output();
     if !found.is_ok_and(|output| output.status.success()) {
         skip("no kernel for it: User Mode Linux (linux.uml) is not installed");
-        return false;
+        return;
     }
     let place = Scratch::new();
     let program = std::env::current_exe().expect("this program");
@@ -53,7 +54,7 @@ pub fn run_again(test: &str) -> bool {
     script.push_str(SURROUNDINGS);
     let _ = write!(
         script,
-        "cd {:?}\nexport {INSIDE}=1 RUST_BACKTRACE=1\n{:?} --exact {test} --nocapture\n\
+        "cd {:?}\nexport {INSIDE}=1 RUST_BACKTRACE=1\n{:?} {tests} --ignored --test-threads 1 --nocapture\n\
          echo \"ended with $?\"\n\
          python3 -c 'import ctypes; ctypes.CDLL(None).reboot(0x4321fedc)'\n",
         Path::new(env!("CARGO_MANIFEST_DIR")),
@@ -87,12 +88,11 @@ pub fn run_again(test: &str) -> bool {
     let said = said.recv_timeout(PATIENCE);
     let _ = kernel.kill();
     let _ = kernel.wait();
-    let said = said.unwrap_or_else(|_| panic!("{test} did not end in the kernel of its own"));
+    let said = said.unwrap_or_else(|_| panic!("{tests} did not end in the kernel of its own"));
     assert!(
-        said.contains("ended with 0") && said.contains("1 passed"),
+        said.contains("ended with 0") && said.contains(&format!("{count} passed")),
         "in a kernel of its own:\n{said}"
     );
-    true
 }
 
 fn path() -> String {
