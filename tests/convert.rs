@@ -303,9 +303,15 @@ fn a_configuration_of_uwsgi_is_converted() {
     }
 }
 
-fn chown(path: &Path, owner: u32) {
-    let id = nix::unistd::Uid::from_raw(owner);
-    nix::unistd::chown(path, Some(id), None).expect("root may give files away");
+fn chown(path: &Path, owner: u32, group: u32) {
+    let user = nix::unistd::Uid::from_raw(owner);
+    let group = nix::unistd::Gid::from_raw(group);
+    nix::unistd::chown(path, Some(user), Some(group)).expect("root may give files away");
+}
+
+fn chmod(path: &Path, mode: u32) {
+    let mode = std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(path, mode).expect("change what is our own");
 }
 
 #[test]
@@ -313,20 +319,23 @@ fn root_executes_a_configuration_as_its_owner() {
     if !nix::unistd::geteuid().is_root() {
         return skip("only root becomes somebody else");
     }
-    let dir = Scratch::new();
-    write(
-        &dir,
-        "gunicorn.conf.py",
-        "import os\nworkers = os.getuid()\nbacklog = os.getgid() or 7\n",
-    );
-    let file = dir.file("gunicorn.conf.py");
     let python = "/usr/bin/python3";
     if !Path::new(python).exists() {
         return skip("no interpreter that everybody may execute");
     }
-    let mode = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(dir.path(), mode).expect("change our own directory");
-    chown(&file, 133);
+    let nobody = nix::unistd::User::from_name("nobody");
+    let Some(nobody) = nobody.expect("read the user database") else {
+        return skip("nobody is not in the user database");
+    };
+    let (uid, gid) = (nobody.uid.as_raw(), nobody.gid.as_raw());
+    let dir = Scratch::new();
+    write(
+        &dir,
+        "gunicorn.conf.py",
+        "import os\nraw_env = [f'WHO={os.getuid()}:{os.getgid()}:{os.getgroups()}']\n",
+    );
+    let file = dir.file("gunicorn.conf.py");
+    chmod(dir.path(), 0o755);
     let ask = |more: &[&str]| {
         let words = ["convert", "--python", python];
         let output = run(&dir, &[&words, more, &["gunicorn.conf.py"]].concat());
@@ -336,14 +345,32 @@ fn root_executes_a_configuration_as_its_owner() {
             text(&output.stderr),
         )
     };
+    // The group of the file says nothing about its owner.
+    chown(&file, uid, 0);
+    chmod(&file, 0o644);
+    let theirs = format!("\"WHO\" = \"{uid}:{gid}:[{gid}]\"");
+    for more in [&[][..], &["--user", "nobody"]] {
+        let (_, toml, stderr) = ask(more);
+        assert!(toml.contains(&theirs), "{more:?}: {toml}{stderr}");
+        assert!(stderr.contains("as user "), "{stderr}");
+    }
+    // A group alone makes nobody root.
+    let (_, toml, stderr) = ask(&["--group", "0"]);
+    let start = format!("\"WHO\" = \"{uid}:0:");
+    assert!(toml.contains(&start), "{toml}{stderr}");
+    chown(&file, 4_000_000, gid);
+    let (status, toml, stderr) = ask(&[]);
+    assert_eq!((status, toml.as_str()), (Some(77), ""), "{stderr}");
+    assert!(
+        stderr.contains("its owner 4000000 is not in the user database"),
+        "{stderr}"
+    );
+    let (_, toml, stderr) = ask(&["--user", "nobody"]);
+    assert!(toml.contains(&theirs), "{toml}{stderr}");
+    chown(&file, 0, gid);
     let (_, toml, stderr) = ask(&[]);
-    assert!(toml.contains("workers = \"133\""), "{toml}{stderr}");
-    assert!(stderr.contains("as user 133"), "{stderr}");
-    chown(&file, 0);
-    let (_, toml, stderr) = ask(&[]);
-    assert!(toml.contains("backlog = 7"), "{toml}{stderr}");
-    let mode = std::fs::Permissions::from_mode(0o666);
-    std::fs::set_permissions(&file, mode).expect("change our own file");
+    assert!(toml.contains("\"WHO\" = \"0:0:"), "{toml}{stderr}");
+    chmod(&file, 0o666);
     let (status, toml, stderr) = ask(&[]);
     assert_eq!((status, toml.as_str()), (Some(77), ""), "{stderr}");
     assert!(
@@ -352,4 +379,57 @@ fn root_executes_a_configuration_as_its_owner() {
     );
     let (status, ..) = ask(&["--user", "nobody"]);
     assert_eq!(status, Some(0));
+}
+
+#[test]
+fn root_imports_nothing_from_a_working_directory_of_others() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root has something to lose");
+    }
+    let python = "/usr/bin/python3";
+    if !Path::new(python).exists() {
+        return skip("no interpreter that everybody may execute");
+    }
+    let (dir, apart) = (Scratch::new(), Scratch::new());
+    let mark = dir.file("executed");
+    let plant = format!("open({:?}, 'a').write(__name__)\n", mark.display());
+    for name in ["json.py", "os.py", "types.py", "importlib.py", "beside.py"] {
+        write(&dir, name, &plant);
+    }
+    // The configuration is not beside them: root wrote it, and may execute it as root.
+    write(
+        &apart,
+        "gunicorn.conf.py",
+        "try:\n    import beside\n    workers = 7\nexcept ImportError:\n    workers = 5\n",
+    );
+    let configuration = apart.file("gunicorn.conf.py");
+    chmod(&configuration, 0o644);
+    for path in [dir.path(), apart.path()] {
+        chmod(path, 0o755);
+    }
+    let ask = || {
+        let configuration = configuration.to_str().expect("a path of ours is text");
+        let toml = converted(&dir, &["--python", python, configuration]);
+        let executed = std::fs::read_to_string(&mark).unwrap_or_default();
+        let _ = std::fs::remove_file(&mark);
+        (settings(&toml)[0].to_owned(), executed)
+    };
+    let (refused, searched) = ("workers = \"5\"", "workers = \"7\"");
+    assert_eq!(ask(), (searched.to_owned(), "beside".to_owned()));
+    chmod(dir.path(), 0o775);
+    assert_eq!(ask(), (refused.to_owned(), String::new()));
+    chmod(dir.path(), 0o755);
+    chown(dir.path(), 65534, 0);
+    assert_eq!(ask(), (refused.to_owned(), String::new()));
+}
+
+#[test]
+fn a_configuration_that_is_no_file_is_not_waited_for() {
+    let dir = Scratch::new();
+    nix::unistd::mkfifo(&dir.file("gunicorn.conf.py"), nix::sys::stat::Mode::S_IRUSR)
+        .expect("make a fifo");
+    let output = run(&dir, &["convert", "gunicorn.conf.py"]);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{stderr}");
+    assert!(stderr.contains("it is not a regular file"), "{stderr}");
 }

@@ -3,12 +3,14 @@
 
 #![forbid(unsafe_code)]
 
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags};
 use nix::unistd::Uid;
 use serde_json::Value;
@@ -18,6 +20,7 @@ use crate::config::{InterpreterSettings, Privileges};
 use crate::convert::{Command, Draft, Given, gunicorn, parse_command, uwsgi};
 use crate::error::{Error, Exit, Result};
 use crate::log;
+use crate::sys::account;
 use crate::sys::clock;
 use crate::sys::process::{self, Ended};
 
@@ -124,7 +127,8 @@ impl Evaluator<'_> {
     /// Executes a configuration of gunicorn: what it defines, in its order.
     fn evaluate(&self, path: &Path) -> Result<Vec<Given>> {
         let python = interpreter::interpreter(self.interpreter)?;
-        let wanted = self.as_whom(path)?;
+        let file = open(path)?;
+        let wanted = self.as_whom(path, &file)?;
         let whom = wanted
             .user
             .as_deref()
@@ -140,6 +144,7 @@ impl Evaluator<'_> {
         let given_up = privileges::resolve(&wanted)?;
         let mut command = Process::new(&python);
         command.arg("-c").arg(EVALUATE).arg(path);
+        command.arg(file.as_raw_fd().to_string());
         command.arg(writer.as_raw_fd().to_string());
         if let Some(identity) = &given_up.identity {
             privileges::environment(&mut command, identity);
@@ -148,7 +153,7 @@ impl Evaluator<'_> {
         // Standard output is for the configuration.
         let stderr = std::io::stderr().as_fd().try_clone_to_owned();
         command.stdout(stderr.map_err(|error| Error::io("cannot duplicate a descriptor", &error))?);
-        let child = process::spawn_as(command, &[writer.as_fd()], given_up, None)
+        let child = process::spawn_as(command, &[file.as_fd(), writer.as_fd()], given_up, None)
             .map_err(|error| Error::io(format!("cannot execute {}", python.display()), &error))?;
         drop(writer);
         let mut text = String::new();
@@ -178,34 +183,59 @@ impl Evaluator<'_> {
     }
 
     /// A configuration is code of whoever can write to it: root executes it as its owner.
-    fn as_whom(&self, path: &Path) -> Result<Privileges> {
-        let metadata = std::fs::metadata(path).map_err(|error| cannot_read(path, &error))?;
-        let named = self.privileges.user.is_some() || self.privileges.group.is_some();
-        if named || !Uid::effective().is_root() {
+    fn as_whom(&self, path: &Path, file: &File) -> Result<Privileges> {
+        let metadata = file.metadata().map_err(|error| cannot_read(path, &error))?;
+        if self.privileges.user.is_some() || !Uid::effective().is_root() {
             return Ok(self.privileges.clone());
         }
-        if metadata.uid() != 0 {
+        let owner = Uid::from_raw(metadata.uid());
+        if !owner.is_root() {
+            if account::entry(owner).is_none() {
+                return Err(not_as_root(
+                    path,
+                    format!("its owner {owner} is not in the user database"),
+                ));
+            }
             let mut wanted = self.privileges.clone();
-            wanted.user = Some(metadata.uid().to_string());
-            wanted.group = Some(metadata.gid().to_string());
+            wanted.user = Some(owner.to_string());
             return Ok(wanted);
         }
         match metadata.mode() & 0o022 {
             0 => Ok(self.privileges.clone()),
-            _ => Err(Error::new(
-                Exit::NoPermission,
-                format!(
-                    "{} is not executed as root: others than root may write to it; name who is to execute it by --user",
-                    path.display()
-                ),
-            )),
+            _ => Err(not_as_root(path, "others than root may write to it")),
         }
+    }
+}
+
+fn not_as_root(path: &Path, reason: impl std::fmt::Display) -> Error {
+    let path = path.display();
+    let message =
+        format!("{path} is not executed as root: {reason}; name who is to execute it by --user");
+    Error::new(Exit::NoPermission, message)
+}
+
+/// Whose it is and what is executed are asked of the same descriptor.
+fn open(path: &Path) -> Result<File> {
+    // A fifo that nobody writes to would be waited for, a terminal would become ours.
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = File::options()
+        .read(true)
+        .custom_flags(flags.bits())
+        .open(path)
+        .map_err(|error| cannot_read(path, &error))?;
+    let metadata = file.metadata().map_err(|error| cannot_read(path, &error))?;
+    match metadata.is_file() {
+        true => Ok(file),
+        false => Err(refused(format!(
+            "cannot read {}: it is not a regular file",
+            path.display()
+        ))),
     }
 }
 
 fn text(path: &Path) -> Result<String> {
     let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(|error| cannot_read(path, &error))?;
+    let file = File::open(path).map_err(|error| cannot_read(path, &error))?;
     file.take(LARGEST)
         .read_to_string(&mut text)
         .map_err(|error| cannot_read(path, &error))?;
