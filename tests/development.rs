@@ -52,9 +52,13 @@ fn wait_status(server: &Running, status: u16) {
 }
 
 fn ask(server: &Running, fields: &str) -> crate::support::Response {
+    ask_as(server, "localhost", fields)
+}
+
+fn ask_as(server: &Running, host: &str, fields: &str) -> crate::support::Response {
     let mut client = server.connect();
     client.send(format!(
-        "GET / HTTP/1.1\r\nHost: test\r\n{fields}Connection: close\r\n\r\n"
+        "GET / HTTP/1.1\r\nHost: {host}\r\n{fields}Connection: close\r\n\r\n"
     ));
     client.response()
 }
@@ -151,6 +155,13 @@ fn a_traceback_is_for_clients_of_this_machine() {
         );
     }
     assert!(ask(&server, "").text().contains("SyntaxError"));
+    // Whoever rules over a name may let it mean this machine.
+    let rebound = ask_as(&server, "rebound.example", "");
+    assert!(
+        !rebound.text().contains("SyntaxError"),
+        "{}",
+        rebound.text()
+    );
     drop(server);
     for (whom, fields, is_shown) in [("nobody", "", false), ("everyone", "Via: 1.1 x\r\n", true)] {
         let server = shop(&version("one")).arg("--reload-page", whom);

@@ -618,7 +618,8 @@ pub static SETTINGS: &[Setting] = &[
         help: "Who sees the traceback of a failed reload: local, everyone, nobody",
         long_help: "A traceback shows source code. local is a client on this machine or on a Unix socket whose request \
             no proxy has marked (Forwarded, X-Forwarded-For, Via and the like); a proxy that marks nothing makes \
-            everybody local.",
+            everybody local. Over TCP the request has to be for an IP address, localhost or a name below it: any \
+            other name may have been made to mean this machine.",
         ..DEVELOPMENT
     },
     Setting {

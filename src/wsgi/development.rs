@@ -4,11 +4,12 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::FileExt;
 
 use pyo3::prelude::*;
 
-use super::environ::Peer;
+use super::environ::{Peer, Place};
 use crate::config::Audience;
 use crate::http::page::Form;
 use crate::http::{Head, Pages};
@@ -91,10 +92,34 @@ impl Development {
             Audience::Nobody => false,
             Audience::Local => {
                 let is_mark = |name: &str| MARKS.iter().any(|mark| mark.eq_ignore_ascii_case(name));
-                peer.is_local() && !head.fields.iter().any(|field| is_mark(field.name))
+                let is_local = match peer.place() {
+                    Place::UnixSocket => true,
+                    Place::Loopback => head.host.is_some_and(cannot_be_rebound),
+                    Place::Elsewhere => false,
+                };
+                is_local && !head.fields.iter().any(|field| is_mark(field.name))
             }
         }
     }
+}
+
+/// Whether a `Host` names this machine whatever the DNS says: a page of another site whose name has been
+/// made to mean this machine would be of the same origin (DNS rebinding). RFC 6761 §6.3 is on `localhost`.
+fn cannot_be_rebound(host: &[u8]) -> bool {
+    let Ok(host) = std::str::from_utf8(host) else {
+        return false;
+    };
+    let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if let Some(rest) = host.strip_prefix('[') {
+        return rest.split_once(']').is_some_and(|(address, rest)| {
+            let is_end = rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port);
+            address.parse::<Ipv6Addr>().is_ok() && is_end
+        });
+    }
+    let (name, port) = host.split_once(':').unwrap_or((host, ""));
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let is_own = name.parse::<Ipv4Addr>().is_ok() || last.eq_ignore_ascii_case("localhost");
+    is_own && is_port(port)
 }
 
 const TITLE: &str = "The application cannot be reloaded";
@@ -120,6 +145,38 @@ fn html(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_cannot_be_rebound() {
+        for (host, expected) in [
+            ("127.0.0.1", true),
+            ("127.0.0.1:8000", true),
+            ("192.0.2.7:8000", true),
+            ("[::1]", true),
+            ("[::1]:8000", true),
+            ("localhost", true),
+            ("LocalHost:8000", true),
+            ("shop.localhost", true),
+            ("shop.localhost:8000", true),
+            ("", false),
+            (":8000", false),
+            ("::1", false),
+            ("[::1", false),
+            ("[::1]x", false),
+            ("[rebound.example]", false),
+            ("rebound.example", false),
+            ("rebound.example:8000", false),
+            ("localhost.rebound.example", false),
+            ("notlocalhost", false),
+            ("127.0.0.1.rebound.example", false),
+            ("127.0.0.1:x", false),
+            ("localhost:8000:1", false),
+            ("\u{e9}.example", false),
+        ] {
+            assert_eq!(cannot_be_rebound(host.as_bytes()), expected, "{host}");
+        }
+        assert!(!cannot_be_rebound(b"\xff.localhost"));
+    }
 
     #[test]
     fn a_traceback_is_text_and_no_markup() {

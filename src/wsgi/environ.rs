@@ -34,10 +34,18 @@ pub struct Origin {
 }
 
 /// Who sent the request: strings made once per connection.
+/// Where a client is, as far as the connection tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    UnixSocket,
+    Loopback,
+    Elsewhere,
+}
+
 pub struct Peer {
     address: Py<PyString>,
     port: Py<PyString>,
-    is_local: bool,
+    place: Place,
 }
 
 impl Peer {
@@ -45,6 +53,11 @@ impl Peer {
     /// everybody behind a proxy look like a trusted local user.) Nor has a port that is 0, which is one
     /// that a proxy has not told.
     pub fn new(py: Python<'_>, address: Option<std::net::SocketAddr>) -> Self {
+        let place = match address {
+            None => Place::UnixSocket,
+            Some(address) if address.ip().to_canonical().is_loopback() => Place::Loopback,
+            Some(_) => Place::Elsewhere,
+        };
         let (ip, port) = match address {
             Some(address) if address.port() == 0 => (address.ip().to_string(), String::new()),
             Some(address) => (address.ip().to_string(), address.port().to_string()),
@@ -53,13 +66,12 @@ impl Peer {
         Self {
             address: PyString::new(py, &ip).unbind(),
             port: PyString::new(py, &port).unbind(),
-            is_local: address.is_none_or(|address| address.ip().to_canonical().is_loopback()),
+            place,
         }
     }
 
-    /// On this machine, as far as the connection tells.
-    pub fn is_local(&self) -> bool {
-        self.is_local
+    pub fn place(&self) -> Place {
+        self.place
     }
 }
 
