@@ -259,10 +259,12 @@ fn a_configuration_of_uwsgi_is_converted() {
     );
     write(&dir, "more.ini", "[uwsgi]\nbuffer-size = 32768\n");
     let toml = converted(&dir, &["shop.ini"]);
+    let restart = format!("restart-file = \"{}\"", dir.file("shop.ini").display());
     assert_eq!(
         settings(&toml),
         [
             "target = \"shop:application\"",
+            &restart,
             "bind = [\"unix:run/shop.sock?mode=660\"]",
             "workers = \"2..8\"",
             "request-timeout = \"30s\"",
@@ -276,7 +278,6 @@ fn a_configuration_of_uwsgi_is_converted() {
     );
     for listed in [
         "static-map = \"/static=/srv/static\"",
-        &format!("touch-reload = \"{}\"", dir.file("shop.ini").display()),
         "no-such-option = \"7\"",
         "uwsgi_pass",
     ] {

@@ -80,6 +80,7 @@ fn combine(given: &Options, draft: &mut Draft) {
     pool(given, draft);
     lists(given, draft);
     logs(given, draft);
+    restart(given, draft);
     draft.remark(
         "request-timeout",
         "uWSGI kills the worker; rswsgi raises rswsgi.RequestTimeout in the application and answers 504",
@@ -287,6 +288,18 @@ fn lists(given: &Options, draft: &mut Draft) {
         match read::number(value) {
             Ok(texts) => draft.add("rlimit", vec![format!("nofile={}", texts[0])], "max-fd"),
             Err(reason) => draft.lose("max-fd", value, reason),
+        }
+    }
+}
+
+/// There is one file that asks for a reload.
+fn restart(given: &Options, draft: &mut Draft) {
+    for value in given.get("touch-reload").into_iter().flatten() {
+        match one(value) {
+            Ok(file) if draft.get("restart-file").is_none() => {
+                draft.set("restart-file", vec![file], "touch-reload");
+            }
+            _ => draft.lose("touch-reload", value, table::TOUCH),
         }
     }
 }

@@ -18,7 +18,7 @@ const PROTOCOL: &str = "rswsgi speaks HTTP on its listeners";
 const CACHE: &str =
     "no cache in the server: Redis or memcached, or the cache of the web server in front";
 const ELASTIC: &str = "a worker more is started within milliseconds when all are busy; --idle-timeout says when it leaves";
-const TOUCH: &str = "rswsgictl reload or systemctl reload, in the deploy script or from a systemd path unit; --reload while developing";
+pub(super) const TOUCH: &str = "--restart-file, rswsgictl reload or systemctl reload, in the deploy script or from a systemd path unit; --reload while developing";
 const ROTATE: &str = "logrotate moves the file and sends USR1";
 const METRICS: &str = "rswsgictl stats and --metrics-bind (Prometheus) tell more";
 const REQUEST_LOG: &str = "--access-log-format says what a line holds";
@@ -272,8 +272,9 @@ pub(in crate::convert) static TABLE: &[Row] = &[
         "py-auto-reload-ignore py-autoreload-ignore",
         Lost("--reload watches all modules"),
     ),
+    row("touch-reload", Together),
     row(
-        "touch-reload touch-chain-reload touch-workers-reload touch-mules-reload touch-spoolers-reload fs-reload brutal-reload-on-change",
+        "touch-chain-reload touch-workers-reload touch-mules-reload touch-spoolers-reload fs-reload brutal-reload-on-change",
         Lost(TOUCH),
     ),
     row(

@@ -109,6 +109,7 @@ fn values_become_those_of_the_settings() {
             "/var/log/a.log",
         ),
         ("home = venv", "venv", "venv"),
+        ("touch-reload = /srv/x", "restart-file", "/srv/x"),
     ] {
         assert_eq!(value(ini, setting), expected, "{ini}");
     }
@@ -122,7 +123,12 @@ fn what_cannot_be_said_is_listed() {
     );
     for (ini, option) in [
         ("static-map = /static=/srv/static", "static-map"),
-        ("touch-reload = /srv/x", "touch-reload"),
+        ("touch-reload = /srv/x", ""),
+        (
+            "touch-reload = /srv/x\ntouch-reload = /srv/y",
+            "touch-reload",
+        ),
+        ("touch-mules-reload = /srv/x", "touch-mules-reload"),
         ("route-host = x redirect:y", "route-host"),
         ("cheaper-busyness-max = 50", ""),
         ("no-such-thing = 1", "no-such-thing"),
