@@ -36,6 +36,7 @@ def look():
         "no-new-privileges": found["NoNewPrivs"],
         "home": os.environ.get("HOME"),
         "user": os.environ.get("USER"),
+        "session": os.getsid(0),
         "nofile": resource.getrlimit(resource.RLIMIT_NOFILE),
         "back": [
             attempt(os.setuid, 0),
@@ -150,6 +151,8 @@ fn the_application_becomes_another_user_for_good() {
     assert_eq!(seen["no-new-privileges"], "1");
     assert_eq!(seen["nofile"], serde_json::json!([500, 600]));
     assert_eq!(seen["user"], "nobody");
+    // The terminal that root has started the server at is that of another session: nothing can be typed there.
+    assert_eq!(seen["session"], server.master().number);
     assert_eq!(
         seen["back"],
         serde_json::json!(vec!["PermissionError"; 5]),

@@ -215,9 +215,10 @@ pub static SETTINGS: &[Setting] = &[
         value: "FILE",
         kind: Path,
         help: "File with the process number of the server",
-        long_help: "It is locked (flock(2)): a second server with the same file does not start (status 69), and one \
-            that a crash has left is replaced. It is removed when the server stops, and stays over an upgrade \
-            (USR2).",
+        long_help: "A second server with the same file does not start (status 69), and one that a crash has left is \
+            replaced: the server holds a lock (flock(2)) on a file beside it, whose name ends with .lock and which \
+            only its owner can read, since whoever can read a file can lock it. Both are removed when the server \
+            stops, and stay over an upgrade (USR2).",
         ..PROCESS
     },
     hosted::APPS_DIR,

@@ -196,7 +196,7 @@ impl HandOver {
                 .chain(was(app))
         };
         let doors = self.doors.iter().map(|door| door.listener.spec.fd);
-        let pid_file = self.pid_file.iter().map(|handed| handed.fd);
+        let pid_file = self.pid_file.iter().flat_map(HandedPidFile::descriptors);
         let own = doors.chain(pid_file);
         self.apps.iter().flat_map(all).chain(own).collect()
     }

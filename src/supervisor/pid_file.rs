@@ -1,6 +1,7 @@
-//! `--pid-file`: the number of this process for others to read, and a lock on it: who holds the lock
-//! runs, whatever number an old file says. The file goes at the end; over an upgrade (SIGUSR2) it stays,
-//! and so does the lock, which belongs to the open file (flock(2)).
+//! `--pid-file`: the number of this process for others to read, and beside it a file with a lock: who holds the
+//! lock runs, whatever number an old file says. They are two files because whoever may read a file can lock it
+//! (flock(2)): everybody may read the number, nobody else the lock. Both go at the end; over an upgrade (SIGUSR2)
+//! they stay, and so does the lock, which belongs to the open file.
 
 #![forbid(unsafe_code)]
 
@@ -21,16 +22,27 @@ const LONGEST: u64 = 32;
 /// Somebody may remove the file between our open and our lock; who loses so often races with himself.
 const TRIES: usize = 100;
 
+/// What is added to the name of the file.
+const LOCK: &str = ".lock";
+
 pub struct PidFile {
     file: File,
     path: PathBuf,
+    lock: File,
 }
 
 /// For the program that replaces this one.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct HandedPidFile {
-    pub fd: RawFd,
+    file: RawFd,
     path: PathBuf,
+    lock: RawFd,
+}
+
+impl HandedPidFile {
+    pub fn descriptors(&self) -> [RawFd; 2] {
+        [self.file, self.lock]
+    }
 }
 
 impl PidFile {
@@ -40,65 +52,59 @@ impl PidFile {
     /// [`Exit::Unavailable`] when another process holds the lock; [`Exit::Config`] when the file is
     /// something else than a pid file.
     pub fn take(path: &Path) -> Result<PidFile> {
+        let lock = lock(path)?;
         let failed = |what: &str, error: &io::Error| {
-            Error::io(
-                format_args!("cannot {what} --pid-file {}", path.display()),
-                error,
-            )
+            let path = path.display();
+            Error::io(format_args!("cannot {what} --pid-file {path}"), error)
         };
-        for _ in 0..TRIES {
-            let mut file = open(path).map_err(|error| failed("open", &error))?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(held(path, &mut file)),
-                Err(TryLockError::Error(error)) => return Err(failed("lock", &error)),
-            }
-            if !is_still_there(&file, path) {
-                continue;
-            }
-            if !is_pid_file(&mut file).map_err(|error| failed("read", &error))? {
-                let message = format!(
-                    "cannot use --pid-file {}: it is there and holds something else than a process number",
-                    path.display()
-                );
-                return Err(Error::new(Exit::Config, message));
-            }
-            let text = format!("{}\n", std::process::id());
-            // In this order: who reads meanwhile never finds it empty.
-            file.write_all_at(text.as_bytes(), 0)
-                .and_then(|()| file.set_len(text.len() as u64))
-                .map_err(|error| failed("write", &error))?;
-            return Ok(PidFile {
-                file,
-                path: path.to_owned(),
-            });
+        let mut file = open(path, 0o644).map_err(|error| failed("open", &error))?;
+        if !is_pid_file(&mut file).map_err(|error| failed("read", &error))? {
+            let message = format!(
+                "cannot use --pid-file {}: it is there and holds something else than a process number",
+                path.display()
+            );
+            unlink(&lock, path);
+            return Err(Error::new(Exit::Config, message));
         }
-        let message = format!(
-            "cannot lock --pid-file {}: it keeps vanishing",
-            path.display()
-        );
-        Err(Error::new(Exit::Unavailable, message))
+        let text = format!("{}\n", std::process::id());
+        // In this order: who reads meanwhile never finds it empty.
+        file.write_all_at(text.as_bytes(), 0)
+            .and_then(|()| file.set_len(text.len() as u64))
+            .map_err(|error| failed("write", &error))?;
+        Ok(PidFile {
+            file,
+            path: path.to_owned(),
+            lock,
+        })
     }
 
     pub fn hand_over(&self) -> HandedPidFile {
         HandedPidFile {
-            fd: hand_over::number(&self.file),
+            file: hand_over::number(&self.file),
             path: self.path.clone(),
+            lock: hand_over::number(&self.lock),
         }
     }
 
     /// Takes over what the program before had: the lock is never open to others.
+    ///
+    /// # Errors
+    /// [`Exit::Unavailable`] when another process holds the lock all the same.
     pub fn resume(handed: &HandedPidFile) -> Result<PidFile> {
-        Ok(PidFile {
-            file: take(handed.fd, "a pid file")?.into(),
-            path: handed.path.clone(),
-        })
+        let file = take(handed.file, "a pid file")?.into();
+        let lock: File = take(handed.lock, "the lock of a pid file")?.into();
+        match lock.try_lock() {
+            Ok(()) => Ok(PidFile {
+                file,
+                path: handed.path.clone(),
+                lock,
+            }),
+            Err(_) => Err(held(&handed.path)),
+        }
     }
-}
 
-impl AsFd for PidFile {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.file.as_fd(), self.lock.as_fd()]
     }
 }
 
@@ -108,16 +114,54 @@ impl Drop for PidFile {
         if is_still_there(&self.file, &self.path) {
             let _ = std::fs::remove_file(&self.path);
         }
+        unlink(&self.lock, &self.path);
+    }
+}
+
+fn lock_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(LOCK);
+    name.into()
+}
+
+fn lock(pid_file: &Path) -> Result<File> {
+    let path = lock_of(pid_file);
+    let shown = path.display();
+    let failed = |what: &str, error: &io::Error| {
+        Error::io(
+            format_args!("cannot {what} {shown}, the lock of --pid-file"),
+            error,
+        )
+    };
+    for _ in 0..TRIES {
+        let file = open(&path, 0o600).map_err(|error| failed("open", &error))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(held(pid_file)),
+            Err(TryLockError::Error(error)) => return Err(failed("lock", &error)),
+        }
+        if is_still_there(&file, &path) {
+            return Ok(file);
+        }
+    }
+    let message = format!("cannot lock {shown}, the lock of --pid-file: it keeps vanishing");
+    Err(Error::new(Exit::Unavailable, message))
+}
+
+fn unlink(lock: &File, pid_file: &Path) {
+    let path = lock_of(pid_file);
+    if is_still_there(lock, &path) {
+        let _ = std::fs::remove_file(path);
     }
 }
 
 /// Root writes here in directories that may belong to others: no link is followed, nothing waited for.
-fn open(path: &Path) -> io::Result<File> {
+fn open(path: &Path, mode: u32) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
-        .mode(0o644)
+        .mode(mode)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path)
 }
@@ -140,11 +184,17 @@ fn is_pid_file(file: &mut File) -> io::Result<bool> {
     Ok(text.iter().all(u8::is_ascii_digit))
 }
 
-fn held(path: &Path, file: &mut File) -> Error {
-    let mut text = String::new();
-    let read = file.take(LONGEST).read_to_string(&mut text);
-    let number = match (read, text.trim()) {
-        (Ok(_), number) if !number.is_empty() => format!(" ({number})"),
+fn held(path: &Path) -> Error {
+    let number = std::fs::File::options()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+        .and_then(|file| {
+            let mut text = String::new();
+            file.take(LONGEST).read_to_string(&mut text).map(|_| text)
+        });
+    let number = match number.as_deref().map(str::trim) {
+        Ok(number) if !number.is_empty() => format!(" ({number})"),
         _ => String::new(),
     };
     let message = format!(
@@ -192,7 +242,21 @@ mod tests {
         let held = PidFile::take(&place.file()).unwrap();
         assert_eq!(std::fs::read_to_string(place.file()).unwrap(), own());
         drop(held);
-        assert!(!place.file().exists());
+        assert_eq!(std::fs::read_dir(&place.0).unwrap().count(), 0);
+    }
+
+    /// Whoever may read a file can lock it, and hold the lock for as long as he likes.
+    #[test]
+    fn nobody_who_reads_it_keeps_the_server_from_starting() {
+        use std::os::unix::fs::PermissionsExt;
+        let place = Place::new();
+        std::fs::write(place.file(), "1\n").unwrap();
+        let reader = File::open(place.file()).unwrap();
+        reader.lock().unwrap();
+        let held = PidFile::take(&place.file()).unwrap();
+        let lock = std::fs::metadata(lock_of(&place.file())).unwrap();
+        assert_eq!(lock.permissions().mode() & 0o777, 0o600);
+        drop(held);
     }
 
     #[test]
@@ -226,6 +290,7 @@ mod tests {
             let error = PidFile::take(&place.file()).map(drop).unwrap_err();
             assert_eq!(error.exit(), Exit::Config, "{error}");
             assert_eq!(std::fs::read_to_string(place.file()).unwrap(), text);
+            assert!(!lock_of(&place.file()).exists());
         }
         let (target, link) = (place.0.join("target"), place.0.join("link"));
         std::fs::write(&target, "").unwrap();
@@ -239,9 +304,11 @@ mod tests {
         let place = Place::new();
         let held = PidFile::take(&place.file()).unwrap();
         std::fs::remove_file(place.file()).unwrap();
+        std::fs::remove_file(lock_of(&place.file())).unwrap();
         let other = PidFile::take(&place.file()).unwrap();
         drop(held);
         assert!(place.file().exists());
+        assert!(lock_of(&place.file()).exists());
         drop(other);
     }
 }

@@ -2,7 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-use std::os::fd::AsFd;
 
 use super::app::App;
 use super::hand_over::HandOver;
@@ -74,7 +73,7 @@ impl Supervisor {
                 self.notify_reloading(now, "upgrading");
                 self.settle_logs();
                 let apps = self.apps.iter().flat_map(App::handed);
-                let pid_file = self.pid_file.as_ref().map(AsFd::as_fd);
+                let pid_file = self.pid_file.iter().flat_map(PidFile::descriptors);
                 let kept: Vec<_> = apps.chain(self.control.handed()).chain(pid_file).collect();
                 let (arguments, signals) = (&self.arguments, &self.signals);
                 Err(upgrade::execute(

@@ -72,6 +72,10 @@ impl Privileges {
 impl Identity {
     fn assume(&self) -> io::Result<()> {
         let (uid, gid) = (self.uid, self.gid);
+        if !self.is_ours() {
+            // Whoever shares the terminal of another user could type there: TIOCSTI in ioctl_tty(2).
+            nix::unistd::setsid()?;
+        }
         if !uid.is_root() && Uid::effective().is_root() {
             empty_bounding_set();
         }

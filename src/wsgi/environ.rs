@@ -33,7 +33,6 @@ pub struct Origin {
     pub script_name: String,
 }
 
-/// Who sent the request: strings made once per connection.
 /// Where a client is, as far as the connection tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {
@@ -42,6 +41,7 @@ pub enum Place {
     Elsewhere,
 }
 
+/// Who sent the request: strings made once per connection.
 pub struct Peer {
     address: Py<PyString>,
     port: Py<PyString>,
