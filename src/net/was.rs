@@ -24,6 +24,9 @@ const NEW: [u8; 4] = {
     [0, 0, a, b]
 };
 
+/// What a worker says of the only connection when it was lost with another one.
+const LOST: &[u8] = b"lost";
+
 /// What this program was started with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standard {
@@ -154,6 +157,19 @@ pub fn put(entry: BorrowedFd<'_>, connection: &Connection) -> std::io::Result<()
     } = connection;
     let descriptors = [control.as_fd(), input.as_fd(), output.as_fd()];
     passing::send(entry, &[IoSlice::new(&NEW)], &descriptors)
+}
+
+/// Tells whoever has put the only connection into a door that nobody serves it any more.
+pub fn tell_lost(door: BorrowedFd<'_>) {
+    // Who does not hear it sees the end all the same.
+    let _ = passing::send(door, &[IoSlice::new(LOST)], &[]);
+}
+
+/// Whether that has been told.
+pub fn is_lost(entry: BorrowedFd<'_>) -> bool {
+    let mut buffer = [0; LOST.len()];
+    let received = passing::receive(entry, &mut buffer).ok().flatten();
+    received.is_some_and(|received| buffer[..received.length] == *LOST)
 }
 
 /// What comes out of the socket of a client.

@@ -220,6 +220,11 @@ impl App {
         self.was.is_forsaken(&self.listeners)
     }
 
+    /// Whether that is because a worker has not survived serving it.
+    pub fn has_lost_its_connection(&self) -> bool {
+        self.was.has_lost()
+    }
+
     /// Its only connection cannot be served by anybody else.
     pub fn serves_one_connection(&self) -> bool {
         self.listeners.iter().any(Listener::gives_one_only)

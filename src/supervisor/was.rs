@@ -170,6 +170,12 @@ impl Broker {
         self.forsaken.get()
     }
 
+    /// Whether the only connection was lost with the worker that served it. Told once.
+    pub fn has_lost(&self) -> bool {
+        let single = self.single.as_ref();
+        single.is_some_and(|entry| was::is_lost(entry.as_fd()))
+    }
+
     /// Lets clients in and passes their connections on.
     pub fn settle(&mut self) {
         for source in &self.sources {

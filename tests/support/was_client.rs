@@ -299,6 +299,22 @@ impl WasClient {
         }
     }
 
+    /// Nobody has the server's ends any more, neither those of the pipes.
+    #[track_caller]
+    pub fn expect_channels_closed(&mut self) {
+        self.expect_closed();
+        let upload = self.upload.as_ref().expect("the pipe is open");
+        for (fd, what) in [
+            (upload.as_fd(), "upload"),
+            (self.download.as_fd(), "download"),
+        ] {
+            let mut fds = [PollFd::new(fd, PollFlags::empty())];
+            let patience = PollTimeout::try_from(PATIENCE).expect("thirty seconds");
+            let ready = poll(&mut fds, patience).expect("poll one descriptor");
+            assert!(ready > 0, "somebody has the pipe of the {what}");
+        }
+    }
+
     fn take_download(&mut self, body: &mut Vec<u8>, most: u64) -> usize {
         let most = usize::try_from(most).unwrap_or(usize::MAX).min(1 << 20);
         let mut buffer = vec![0; most];

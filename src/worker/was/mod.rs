@@ -31,7 +31,7 @@ use super::{DRAIN_IDLE, Worker};
 use crate::access::Ticket;
 use crate::log;
 use crate::net::Listener;
-use crate::net::was::{New, take};
+use crate::net::was::{New, take, tell_lost};
 use crate::scoreboard::Counter;
 use crate::sys::clock::{Nanos, nanos};
 use crate::sys::socket;
@@ -188,7 +188,8 @@ impl Worker<'_> {
         };
         for door in self.listeners.iter().filter(|door| door.gives_one_only()) {
             if !waits(door.as_fd()) {
-                log::error!("the WAS connection was lost with the worker that served it");
+                // The supervisor says so: its exit status follows from it.
+                tell_lost(door.as_fd());
                 shut_down(door);
             }
         }
