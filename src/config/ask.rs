@@ -37,6 +37,21 @@ pub enum Data {
 }
 
 impl Ask {
+    /// What is asked when nobody says what.
+    pub(super) fn page() -> Ask {
+        Ask {
+            method: "GET".into(),
+            to: WarmUp {
+                host: "localhost".into(),
+                target: "/".into(),
+                is_https: false,
+            },
+            fields: Vec::new(),
+            without: Vec::new(),
+            show_head: ShowHead::Stderr,
+        }
+    }
+
     /// The head of the request; `length` is that of its body.
     pub fn head(&self, length: Option<u64>) -> String {
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.to.target);

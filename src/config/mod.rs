@@ -84,6 +84,11 @@ pub enum Invocation {
         ask: Ask,
         data: Option<Data>,
     },
+    /// One request, for somebody who types what a WAS client would start.
+    Demo {
+        settings: Box<Settings>,
+        ask: Ask,
+    },
     /// Print a configuration of another server as one of ours.
     Convert {
         /// A file or a command line.
@@ -127,20 +132,20 @@ pub fn parse(
     args: impl Iterator<Item = OsString>,
     env: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Invocation> {
-    let directory = working_directory()?;
-    parse_in(&directory, args, env, Unnamed::Mistake)
+    parse_for(Starter::Somebody, args, env)
 }
 
-/// The same for a program that a WAS client has started: the application need not be named.
+/// The same, depending on who has started this program.
 ///
 /// # Errors
 /// Those of [`parse`].
-pub fn parse_for_was(
+pub fn parse_for(
+    starter: Starter,
     args: impl Iterator<Item = OsString>,
     env: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Invocation> {
     let directory = working_directory()?;
-    parse_in(&directory, args, env, Unnamed::Was)
+    parse_in(&directory, args, env, starter)
 }
 
 fn working_directory() -> Result<PathBuf> {
@@ -148,22 +153,52 @@ fn working_directory() -> Result<PathBuf> {
         .map_err(|error| Error::io("cannot determine the working directory", &error))
 }
 
-/// What an application that is not named is.
+/// Who has started this program, as far as it decides what the command line means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unnamed {
-    Mistake,
-    /// Modules that python-was looks for.
-    Was,
+pub enum Starter {
+    Somebody,
+    /// The application need not be named: it is where python-was looks for it.
+    WasClient,
+    /// Somebody who types: what python-was would be called with gets its demo.
+    Person,
+    /// The same under a name that serves WAS clients only.
+    PersonAsWasClient,
 }
 
 /// The modules that are tried, in this order.
 const WAS_MODULES: [&str; 2] = ["app", "wsgi"];
 
+/// The flags of python-was, and those that say which Python is meant. Any other one asks for a server.
+const DEMO_SETTINGS: [&str; 6] = ["sys-path", "module", "app", "python", "venv", "chdir"];
+
+impl Starter {
+    fn is_demo(self, layers: &Layers) -> Result<bool> {
+        let Some(given) = layers.layers.last() else {
+            return Ok(false);
+        };
+        let is_was = |layer: &Layer| layer.last("bind") == Some("was:");
+        let is_server = |layer: &Layer| layer.values.contains_key("bind") && !is_was(layer);
+        let names = given.values.contains_key("module") || given.values.contains_key("app");
+        let mut given_names = given.values.keys();
+        Ok(match self {
+            Starter::Somebody | Starter::WasClient => false,
+            _ if layers.switch("check")? => false,
+            Starter::PersonAsWasClient => true,
+            Starter::Person if is_was(given) => true,
+            Starter::Person => {
+                names
+                    && given_names.all(|name| DEMO_SETTINGS.contains(name))
+                    && !layers.layers.iter().any(is_server)
+            }
+        })
+    }
+}
+
 fn parse_in(
     directory: &Path,
     args: impl Iterator<Item = OsString>,
     env: impl Fn(&str) -> Option<OsString>,
-    unnamed: Unnamed,
+    starter: Starter,
 ) -> Result<Invocation> {
     if directory.to_str().is_none() {
         let message = format!(
@@ -205,8 +240,14 @@ fn parse_in(
         return Ok(Invocation::Print(example::write(&layers.in_force())));
     }
     let is_named = layers.text("target")?.is_some() || layers.text("module")?.is_some();
-    if unnamed == Unnamed::Was && !is_named {
+    let is_demo = subcommand.is_none() && starter.is_demo(&layers)?;
+    if (starter == Starter::WasClient || is_demo) && !is_named {
         layers.set_default("module", WAS_MODULES[0]);
+    }
+    if is_demo {
+        let settings = Box::new(settings::resolve(&layers)?);
+        let ask = Ask::page();
+        return Ok(Invocation::Demo { settings, ask });
     }
     if let Some(Subcommand::Request { ask, data }) = subcommand {
         let settings = Box::new(settings::resolve(&layers)?);

@@ -17,7 +17,7 @@ fn run(args: &[&str], env: &[(&str, &str)]) -> Result<Invocation> {
         let found = env.iter().find(|(key, _)| *key == name);
         found.map(|(_, value)| OsString::from(value))
     };
-    parse_in(Path::new("/srv"), args, find, Unnamed::Mistake)
+    parse_in(Path::new("/srv"), args, find, Starter::Somebody)
 }
 
 fn serve_with(args: &[&str], env: &[(&str, &str)]) -> Settings {
@@ -166,7 +166,7 @@ fn a_mistake_in_the_environment_names_the_variable() {
 fn a_variable_that_is_not_text_is_refused() {
     let args = ["rswsgi", "m"].iter().map(OsString::from);
     let env = |name: &str| (name == "RSWSGI_VENV").then(|| OsString::from_vec(vec![b'/', 0xff]));
-    let error = parse_in(Path::new("/srv"), args, env, Unnamed::Mistake).unwrap_err();
+    let error = parse_in(Path::new("/srv"), args, env, Starter::Somebody).unwrap_err();
     assert_eq!(error.exit(), Exit::Config);
     assert!(error.to_string().starts_with("RSWSGI_VENV: "), "{error}");
 }
@@ -533,7 +533,7 @@ fn print_config_needs_no_application() {
 fn started_by_a_was_client_the_application_need_not_be_named() {
     let parse = |arguments: &[&str]| {
         let args = ["rswsgi"].iter().chain(arguments).map(OsString::from);
-        match parse_in(Path::new("/srv"), args, |_| None, Unnamed::Was).unwrap() {
+        match parse_in(Path::new("/srv"), args, |_| None, Starter::WasClient).unwrap() {
             Invocation::Serve(settings) => settings,
             other => panic!("{other:?}"),
         }
@@ -550,4 +550,50 @@ fn started_by_a_was_client_the_application_need_not_be_named() {
         settings.host_and_port(),
         Ok(Some("[::1]:81".parse().unwrap()))
     );
+}
+
+#[test]
+fn a_person_who_types_the_command_of_a_was_client_gets_a_demo() {
+    let is_demo = |starter: Starter, arguments: &[&str], bind: Option<&str>| {
+        let args = ["rswsgi"].iter().chain(arguments).map(OsString::from);
+        let env = |name: &str| bind.filter(|_| name == "RSWSGI_BIND").map(OsString::from);
+        match parse_in(Path::new("/srv"), args, env, starter).unwrap() {
+            Invocation::Demo { ask, .. } => {
+                assert_eq!((&*ask.method, &*ask.to.target), ("GET", "/"));
+                true
+            }
+            _ => false,
+        }
+    };
+    let python_was = ["--sys-path", ".", "--module", "app", "--app", "app"];
+    for (starter, arguments, bind, demo) in [
+        (Starter::Person, &python_was[..], None, true),
+        (Starter::Person, &["--module", "app"], None, true),
+        (Starter::Person, &["--app", "app"], None, true),
+        (Starter::Person, &["--bind", "was:"], None, true),
+        (Starter::PersonAsWasClient, &[], None, true),
+        (Starter::PersonAsWasClient, &["--workers", "2"], None, true),
+        // Those serve.
+        (Starter::Somebody, &python_was, None, false),
+        (Starter::WasClient, &python_was, None, false),
+        (Starter::Person, &python_was, Some("127.0.0.1:80"), false),
+        (
+            Starter::Person,
+            &["--module", "app", "--port", "80"],
+            None,
+            false,
+        ),
+        (
+            Starter::Person,
+            &["--module", "app", "--workers", "2"],
+            None,
+            false,
+        ),
+        (Starter::Person, &["app"], None, false),
+        (Starter::Person, &["app", "--bind", "[::1]:80"], None, false),
+        (Starter::PersonAsWasClient, &["--check", "app"], None, false),
+    ] {
+        let found = is_demo(starter, arguments, bind);
+        assert_eq!(found, demo, "{starter:?} {arguments:?} {bind:?}");
+    }
 }

@@ -41,7 +41,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::config::{self, Invocation, Settings};
+use crate::config::{self, Invocation, Settings, Starter};
 use crate::error::{Error, Exit, Result};
 use crate::log::{self, Level};
 use crate::net::was::Standard;
@@ -109,6 +109,14 @@ fn run(arguments: Vec<OsString>) -> Result<ExitCode> {
             log::set_identity("request".into());
             request::request(&settings, ask, data)?;
         }
+        Invocation::Demo { settings, ask } => {
+            log::set_identity("demo".into());
+            log::info!(
+                "no WAS client has started this, but a terminal: asking the application once for /; \
+                 to serve, give --bind HOST:PORT or --bind was:/path"
+            );
+            request::request(&settings, ask, None)?;
+        }
         Invocation::Convert {
             source,
             interpreter,
@@ -127,13 +135,18 @@ fn run(arguments: Vec<OsString>) -> Result<ExitCode> {
 }
 
 /// Reads the settings: at the start, and again for each reload.
-fn configuration(arguments: &[OsString]) -> Result<Invocation> {
+fn configuration(original: &[OsString]) -> Result<Invocation> {
     let variable = |name: &str| std::env::var_os(name);
-    let arguments = arguments.iter().cloned();
-    match net::was::standard() {
-        Standard::Single | Standard::Multi => config::parse_for_was(arguments, variable),
-        Standard::Terminal | Standard::Other => config::parse(arguments, variable),
-    }
+    let arguments = original.iter().cloned();
+    let starter = match net::was::standard() {
+        Standard::Single | Standard::Multi => Starter::WasClient,
+        // Sockets were passed: whoever has done that wants a server.
+        Standard::Terminal if variable("LISTEN_FDS").is_some() => Starter::Somebody,
+        Standard::Terminal if start::is_python_was(original) => Starter::PersonAsWasClient,
+        Standard::Terminal => Starter::Person,
+        Standard::Other => Starter::Somebody,
+    };
+    config::parse_for(starter, arguments, variable)
 }
 
 /// `println!` would panic when nobody reads.
@@ -252,7 +265,9 @@ impl Supervisor {
             news.extend(self.apps.iter_mut().filter_map(|app| app.settle(now)));
             news.extend(self.forget_retired(now));
             news.extend(self.give_turns(now));
-            self.leave_if_forsaken(now);
+            if let Err(error) = self.leave_if_forsaken(now) {
+                failed.get_or_insert(error);
+            }
             news.extend(self.reload_changed(now));
             for news in news {
                 match news {
@@ -404,12 +419,26 @@ impl Supervisor {
     }
 
     /// The WAS client that has started this program has no use for it any more.
-    fn leave_if_forsaken(&mut self, now: Nanos) {
+    ///
+    /// # Errors
+    /// [`Exit::Failed`] when a worker has taken the only connection with it.
+    fn leave_if_forsaken(&mut self, now: Nanos) -> Result<()> {
         // One of many apps is not what the server is there for.
         let forsaken = self.host.is_none() && self.apps.iter().any(App::is_forsaken);
-        if self.course == Course::Serving && forsaken {
+        if self.course != Course::Serving || !forsaken {
+            return Ok(());
+        }
+        let is_lost = self.apps.iter().any(App::has_lost_its_connection);
+        if !is_lost {
             log::info!("stopping: the WAS client is done");
-            self.advance(Course::Draining, now);
+        }
+        self.advance(Course::Draining, now);
+        match is_lost {
+            true => {
+                let message = "the WAS connection was lost with the worker that served it";
+                Err(Error::new(Exit::Failed, message))
+            }
+            false => Ok(()),
         }
     }
 

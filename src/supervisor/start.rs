@@ -75,9 +75,7 @@ fn serve(
 ) -> Result<()> {
     // Before anything is opened or printed: standard output may be a response.
     let standard = match &mut served {
-        Served::One(settings) => {
-            was::standard(settings, &passed, is_called(&arguments, PYTHON_WAS))?
-        }
+        Served::One(settings) => was::standard(settings, &passed, is_python_was(&arguments))?,
         Served::Many(_) => None,
     };
     signal::start_clean()
@@ -147,9 +145,9 @@ fn serve(
 /// A name of this program under which it speaks WAS and nothing else.
 const PYTHON_WAS: &str = "python-was";
 
-fn is_called(arguments: &[OsString], name: &str) -> bool {
+pub(super) fn is_python_was(arguments: &[OsString]) -> bool {
     let program = arguments.first().map(PathBuf::from);
-    program.is_some_and(|program| program.file_name() == Some(name.as_ref()))
+    program.is_some_and(|program| program.file_name() == Some(PYTHON_WAS.as_ref()))
 }
 
 /// `is_served`: by what this program was started with.

@@ -86,9 +86,10 @@ fn a_single_connection_is_not_served_twice() {
     let (mut server, mut client) = single(Server::new().app("was_app"));
     server.expect_error("worker");
     server.expect_error("the WAS connection was lost");
+    server.expect_status(1);
     client.send(Asking::get("/crash").bytes());
     client.expect_closed();
-    server.wait_exit();
+    assert_eq!(server.wait_exit().code(), Some(1));
 }
 
 #[test]
@@ -209,6 +210,67 @@ fn under_the_name_of_python_was_it_wants_a_client() {
     finished
         .assert_status(64)
         .assert_says("a WAS client has to start this program");
+}
+
+/// A terminal as a person has it: standard input and the rest, the controlling one of a new session.
+fn type_at_terminal(name: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    let dir = crate::support::Scratch::new();
+    let app = "def app(environ, start_response):\n    start_response('200 OK', [('X-Made', 'here')])\n    \
+               return [environ['REQUEST_METHOD'].encode() + b' of the demo']\n";
+    std::fs::write(dir.file("app.py"), app).expect("write into the test's directory");
+    let program = dir.file(name);
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_rswsgi"), &program).expect("make a link");
+    let terminal = nix::pty::openpty(None, None).expect("make a terminal");
+    let side = || terminal.slave.try_clone().expect("copy a descriptor");
+    let mut child = std::process::Command::new("setsid")
+        .args(["--ctty", "--wait"])
+        .arg(&program)
+        .arg("--python")
+        .arg(crate::support::python::default().path)
+        .args(arguments)
+        .current_dir(dir.path())
+        .env("RSWSGI_MODULE", crate::support::module())
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stdin(side())
+        .stdout(side())
+        .stderr(side())
+        .spawn()
+        .expect("start rswsgi");
+    drop(terminal.slave);
+    let status = child.wait().expect("wait for rswsgi");
+    let mut shown = Vec::new();
+    // Its end is an error (EIO): nobody has it open any more.
+    let _ = std::io::Read::read_to_end(&mut std::fs::File::from(terminal.master), &mut shown);
+    (status.code(), String::from_utf8_lossy(&shown).into_owned())
+}
+
+#[test]
+fn a_person_at_a_terminal_gets_a_demo() {
+    if !ours() {
+        return;
+    }
+    let python_was = ["--sys-path", ".", "--module", "app", "--app", "app"];
+    for (name, arguments) in [
+        ("rswsgi", &python_was[..]),
+        ("python-was", &python_was),
+        ("python-was", &[]),
+        ("rswsgi", &["--bind", "was:"]),
+    ] {
+        let (status, shown) = type_at_terminal(name, arguments);
+        assert_eq!(status, Some(0), "{shown}");
+        for piece in [
+            "no WAS client has started this",
+            "give --bind HOST:PORT",
+            "HTTP/1.1 200 OK\r\n",
+            "X-Made: here\r\n",
+            "GET of the demo\r\n",
+        ] {
+            assert!(shown.contains(piece), "{name} {arguments:?}: {shown}");
+        }
+    }
+    let (status, shown) = type_at_terminal("rswsgi", &["--sys-path", ".", "--module", "absent"]);
+    assert_eq!(status, Some(78), "{shown}");
+    assert!(shown.contains("No module named 'absent'"), "{shown}");
 }
 
 #[test]
