@@ -4,6 +4,8 @@ use super::packet::put;
 use super::*;
 
 mod chance;
+mod drive;
+mod fuzz;
 mod reply;
 mod request;
 mod session;
