@@ -163,6 +163,16 @@ pub struct Running {
 
 impl Running {
     pub fn start(command: Command, name: &str, cpus: &str) -> Result<Running, String> {
+        Running::start_on(Stdio::null(), command, name, cpus)
+    }
+
+    /// The same with something on standard input.
+    pub fn start_on(
+        stdin: Stdio,
+        command: Command,
+        name: &str,
+        cpus: &str,
+    ) -> Result<Running, String> {
         let log = scratch(&format!("{name}.log"));
         let failed = |error| format!("cannot write {}: {error}", log.display());
         let output = File::create(&log).map_err(failed)?;
@@ -182,7 +192,7 @@ impl Running {
             wrapped.current_dir(directory);
         }
         let child = wrapped
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(output)
             .stderr(errors)
             .process_group(0)
