@@ -8,6 +8,7 @@ mod failures;
 mod modes;
 mod requests;
 mod responses;
+mod room;
 mod steps;
 mod stops;
 mod uploads;

@@ -58,7 +58,7 @@ pub use settings::{
 };
 pub use subcommand::{Subcommand, subcommands};
 pub use table::SETTINGS;
-pub use target::Target;
+pub use target::{DefaultNames, Target};
 pub use value::{duration as read_duration, show_duration, show_size};
 pub use workers::{MAX_WORKERS, Pool, Workers};
 
@@ -244,8 +244,17 @@ fn parse_in(
     if (starter == Starter::WasClient || is_demo) && !is_named {
         layers.set_default("module", WAS_MODULES[0]);
     }
+    let resolve = |layers: &Layers| {
+        let mut settings = settings::resolve(layers)?;
+        // Named as python-was takes it, or not at all.
+        let as_python_was = layers.text("target")?.is_none();
+        if as_python_was && (starter == Starter::WasClient || is_demo) {
+            settings.default_names = DefaultNames::AppFirst;
+        }
+        Ok::<_, Error>(settings)
+    };
     if is_demo {
-        let settings = Box::new(settings::resolve(&layers)?);
+        let settings = Box::new(resolve(&layers)?);
         let ask = Ask::page();
         return Ok(Invocation::Demo { settings, ask });
     }
@@ -261,7 +270,7 @@ fn parse_in(
     Ok(match (Host::read(&layers)?.map(Box::new), is_check) {
         (Some(host), false) => Invocation::Host(host),
         (Some(host), true) => Invocation::CheckAll(host),
-        (None, false) => Invocation::Serve(settings::resolve(&layers)?),
-        (None, true) => Invocation::Check(settings::resolve(&layers)?),
+        (None, false) => Invocation::Serve(resolve(&layers)?),
+        (None, true) => Invocation::Check(resolve(&layers)?),
     })
 }

@@ -21,7 +21,7 @@ use super::listen::Listen;
 use super::logs::{self, LogSettings, OwnLogs};
 use super::privileges::{self, Privileges};
 use super::proxies::{self, Proxies};
-use super::target::{self, Target};
+use super::target::{self, DefaultNames, Target};
 use super::value::show_size;
 use super::workers::Pool;
 use crate::error::{Error, Exit, Result};
@@ -38,6 +38,8 @@ pub struct Settings {
     /// Instead of those of [`super::DEFAULT_BIND`].
     pub host: Option<String>,
     pub port: Option<u16>,
+    /// Objects that are looked for in the module when none is named.
+    pub default_names: DefaultNames,
     /// A module to be served when that of `target` cannot be imported.
     pub fallback_module: Option<String>,
     pub backlog: u32,
@@ -188,6 +190,7 @@ pub(super) fn resolve(layers: &Layers) -> Result<Settings> {
         })?,
         host: layers.text("host")?,
         port: resolve_port(layers)?,
+        default_names: DefaultNames::ApplicationFirst,
         fallback_module: layers
             .has_default("module")
             .then(|| super::WAS_MODULES[1].to_owned()),

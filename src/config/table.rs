@@ -339,7 +339,8 @@ pub static SETTINGS: &[Setting] = &[
         default: Some("1024"),
         help: "Open connections per worker",
         long_help: "A worker that has as many makes room for a client that waits: it closes the connection \
-                    that has been idle for longest, or ends one with its next response.",
+                    that has been idle for longest, or ends one with its next response. WAS connections count, but none \
+                    is closed for this: new ones wait for a worker that has room.",
         ..WORKERS
     },
     Setting {

@@ -18,6 +18,23 @@ pub struct Target {
     pub expression: Option<String>,
 }
 
+/// The order in which a module's `application` and `app` are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DefaultNames {
+    ApplicationFirst,
+    /// As python-was does it.
+    AppFirst,
+}
+
+impl DefaultNames {
+    pub fn in_order(self) -> [&'static str; 2] {
+        match self {
+            DefaultNames::ApplicationFirst => ["application", "app"],
+            DefaultNames::AppFirst => ["app", "application"],
+        }
+    }
+}
+
 impl Target {
     /// The two halves given apart; `module` may carry the expression when `expression` is `None`.
     pub fn new(module: &str, expression: Option<&str>) -> Result<Target, String> {

@@ -284,13 +284,14 @@ pub(super) fn load(
     let paths = sys_path(settings);
     let target = &settings.target;
     let expression = target.expression.as_deref();
+    let names = settings.default_names.in_order();
     let loaded = startup
         .prepare(py, &directory.to_string_lossy(), &paths)
-        .and_then(|()| startup.load(py, &target.module, expression))
+        .and_then(|()| startup.load(py, &target.module, expression, names))
         .map_err(|error| python_failure(py, &error))?;
     match (loaded, settings.fallback_module.as_deref()) {
         (Err(failure), Some(fallback)) => startup
-            .load(py, fallback, expression)
+            .load(py, fallback, expression, names)
             .map_err(|error| python_failure(py, &error))?
             // What was looked for first is what is missing.
             .map_err(|_| failure),

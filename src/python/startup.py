@@ -16,7 +16,7 @@ def prepare(directory, paths):
             stream.reconfigure(line_buffering=True)
 
 
-def load(module_name, expression):
+def load(module_name, expression, names):
     """Returns (application, None) or (None, (reason, traceback))."""
     import importlib
 
@@ -27,7 +27,7 @@ def load(module_name, expression):
     name = f"{module_name}:{expression}" if expression else module_name
     try:
         if expression is None:
-            application = _default(module, module_name)
+            application = _default(module, module_name, names)
         else:
             application = _evaluate(expression, module, module_name)
         if not callable(application):
@@ -49,8 +49,8 @@ class _Refused(Exception):
     pass
 
 
-def _default(module, module_name):
-    for name in ("application", "app"):
+def _default(module, module_name, names):
+    for name in names:
         if hasattr(module, name):
             return getattr(module, name)
     raise _Refused(

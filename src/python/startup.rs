@@ -69,11 +69,12 @@ impl Startup {
         py: Python<'_>,
         module: &str,
         expression: Option<&str>,
+        names: [&str; 2],
     ) -> PyResult<Result<Py<PyAny>, Failure>> {
         let result = self
             .module
             .bind(py)
-            .call_method1("load", (module, expression))?;
+            .call_method1("load", (module, expression, names))?;
         let (application, failure): (Py<PyAny>, Option<(String, String)>) = result.extract()?;
         Ok(match failure {
             None => Ok(application),

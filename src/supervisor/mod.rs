@@ -231,6 +231,10 @@ struct Supervisor {
     pid_file: Option<PidFile>,
 }
 
+/// Why the worker of a single connection is not replaced, and has none beside it.
+const ONE_CONNECTION: &str =
+    "there is one WAS connection only, of a client that starts another process for the next";
+
 /// Signals the supervisor takes.
 const SIGNALS: [Signal; 10] = [
     Signal::SIGTERM,
@@ -376,12 +380,23 @@ impl Supervisor {
         all
     }
 
+    /// One that was taken already: another worker would find none.
+    fn serves_one_connection(&self) -> bool {
+        self.apps.iter().any(App::serves_one_connection)
+    }
+
+    fn scale(&self, by: i32) {
+        match self.serves_one_connection() {
+            true => log::warning!("not scaling: {ONE_CONNECTION}"),
+            false => self.apps.iter().for_each(|app| app.scale(by)),
+        }
+    }
+
     /// Reads the configuration anew and starts a generation of each of these apps with it; what serves
     /// goes on serving until that one is ready. Whether the configuration could be read.
     fn reload(&mut self, apps: &[usize], now: Nanos) -> (Vec<News>, Result<()>) {
-        if self.apps.iter().any(App::serves_one_connection) {
-            let message = "not reloading: there is one WAS connection only, of a client that starts \
-                another process for the next";
+        if self.serves_one_connection() {
+            let message = format!("not reloading: {ONE_CONNECTION}");
             log::warning!("{message}");
             return (Vec::new(), Err(Error::new(Exit::Usage, message)));
         }
@@ -554,8 +569,8 @@ impl Supervisor {
             }
             (Signal::SIGUSR1, _) => self.reopen(),
             (Signal::SIGUSR2, _) => self.upgrade(),
-            (Signal::SIGTTIN, _) => self.apps.iter().for_each(|app| app.scale(1)),
-            (Signal::SIGTTOU, _) => self.apps.iter().for_each(|app| app.scale(-1)),
+            (Signal::SIGTTIN, _) => self.scale(1),
+            (Signal::SIGTTOU, _) => self.scale(-1),
             // A terminal sends it when its window changes.
             (Signal::SIGWINCH, Course::Serving) if !process::has_terminal() => {
                 self.apps.iter_mut().for_each(|app| app.rest(now));

@@ -257,7 +257,9 @@ impl Worker<'_> {
     /// responses say that their connections end (see [`Worker::may_persist`]).
     fn has_place(&mut self) -> bool {
         let most = self.settings.limits.max_connections;
-        if self.connections.len() < most || self.vacate() {
+        // A WAS client that has a connection keeps it; its idle ones make room for nobody.
+        let open = self.connections.len() + self.was.len();
+        if open < most || self.vacate() {
             return true;
         }
         self.wait_for_place();

@@ -38,8 +38,8 @@ pub(super) enum Farewell {
     GiveUp,
 }
 
-/// Places in the table of descriptors, for what comes by the relay: what finds none there is closed by the kernel
-/// (`MSG_CTRUNC` in recvmsg(2)), and with it the connection.
+/// Places in the table of descriptors, for connections that come in messages: what finds none there is closed by the
+/// kernel (`MSG_CTRUNC` in recvmsg(2)), and with it the connection.
 #[derive(Debug)]
 pub(super) struct Reserve {
     held: Vec<OwnedFd>,
@@ -62,13 +62,13 @@ impl Reserve {
     }
 
     /// Makes room for a message, or says why there is none.
-    fn clear(&mut self, any: impl AsFd) -> io::Result<()> {
+    pub(super) fn clear(&mut self, any: impl AsFd) -> io::Result<()> {
         self.fill(any)?;
         self.held.clear();
         Ok(())
     }
 
-    fn fill(&mut self, any: impl AsFd) -> io::Result<()> {
+    pub(super) fn fill(&mut self, any: impl AsFd) -> io::Result<()> {
         while self.held.len() < self.most {
             self.held.push(any.as_fd().try_clone_to_owned()?);
         }

@@ -124,6 +124,32 @@ fn a_reload_of_a_single_connection_is_refused() {
     client.get("/hello").assert_status(200);
 }
 
+/// Another one would find that the connection has been taken.
+#[test]
+fn a_single_connection_keeps_its_worker() {
+    if !ours() {
+        return;
+    }
+    let (server, mut client) = single(Server::new().app("was_app"));
+    client.get("/hello").assert_status(200);
+    let crew = server.crew();
+    let mut control = crate::support::control::Control::of(&server, "was_app");
+    for request in [
+        serde_json::json!({"do": "scale", "by": 1}),
+        serde_json::json!({"do": "recycle"}),
+    ] {
+        let refused = control.refused(request, "unavailable");
+        let text = refused["error"].as_str().expect("a reason");
+        assert!(text.contains("one WAS connection only"), "{refused}");
+    }
+    server.signal(Signal::SIGTTIN);
+    server
+        .log
+        .wait_for("not scaling: there is one WAS connection only");
+    client.get("/hello").assert_status(200);
+    assert_eq!(server.crew(), crew);
+}
+
 #[test]
 fn python_was_flags_are_taken() {
     if !ours() {
@@ -162,6 +188,23 @@ fn modules_and_objects_have_defaults() {
         let (_server, multi) = multi(Server::new().file(&file, &app(name)));
         let answer = multi.connect().get("/");
         answer.assert_text(&format!("{name} of {module}"));
+    }
+    // Both are there: python-was takes the first of these, we do where it is our own way of naming.
+    let both = app("application") + &app("app");
+    for (arguments, name) in [
+        (None, "app"),
+        (Some("--module"), "app"),
+        (Some("target"), "application"),
+    ] {
+        let server = Server::new().file("app.py", &both);
+        let server = match arguments {
+            None => server,
+            Some("target") => server.app("app"),
+            Some(flag) => server.arg(flag, "app"),
+        };
+        let (_server, multi) = multi(server);
+        let answer = multi.connect().get("/");
+        answer.assert_text(&format!("{name} of app"));
     }
     let (_server, multi) = multi(
         Server::new()

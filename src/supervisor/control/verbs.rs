@@ -16,7 +16,7 @@ use crate::link::{Order, Ticket};
 use crate::log;
 use crate::supervisor::app::{App, News};
 use crate::supervisor::generation::Generation;
-use crate::supervisor::{Course, Supervisor};
+use crate::supervisor::{Course, ONE_CONNECTION, Supervisor};
 use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND};
 
 /// Between two samples of the memory.
@@ -124,6 +124,9 @@ impl Supervisor {
                 self.ask_reload_files((client, role), named, now)
             }
             Verb::Reload => self.ask_reload(client, &apps, news, now),
+            Verb::Scale(_) | Verb::Recycle { .. } if self.serves_one_connection() => {
+                Err(Refused::new(Kind::Unavailable, ONE_CONNECTION))
+            }
             Verb::Scale(resize) => {
                 let resize = *resize;
                 if let Resize::To(0) = resize {

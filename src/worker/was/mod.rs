@@ -140,7 +140,14 @@ impl Lines {
 impl Worker<'_> {
     /// Takes a connection out of the door that has become ready.
     pub(super) fn accept_was(&mut self, py: Python<'_>, door: usize) -> Accepted {
+        // A connection whose descriptors find no place is lost when it is taken, not when it waits.
+        if let Err(error) = self.reserve.clear(&self.nudge) {
+            self.make_room(&error);
+            return Accepted::Nothing;
+        }
         let taken = take(self.listeners[door].as_fd());
+        // If it can't be filled now, nothing more is taken before it can.
+        let _ = self.reserve.fill(&self.nudge);
         match taken {
             Ok(New::Nothing) => Accepted::Nothing,
             Ok(New::Connection(connection)) => match Line::new(connection) {
