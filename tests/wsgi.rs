@@ -12,8 +12,13 @@ fn rules() -> Running {
     Server::new().app("rules").start()
 }
 
-/// Whether the tests of `input` and `response` run behind the gateway of the WAS tests: what they say of
-/// chunks, versions, dates and reason phrases would be said of it.
+/// A server of its own, as a test describes it.
+fn served(server: Server) -> Running {
+    server.start()
+}
+
+/// Whether these tests run behind the gateway of the WAS tests: what they say of chunks, versions, dates,
+/// reason phrases and addresses would be said of it.
 fn over_was() -> bool {
     false
 }

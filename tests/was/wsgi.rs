@@ -3,6 +3,10 @@
 use crate::support::server::Address;
 use crate::support::{Running, Server, was_gateway};
 
+#[path = "../wsgi/environ.rs"]
+mod environ;
+#[path = "../wsgi/failures.rs"]
+mod failures;
 #[path = "../wsgi/input.rs"]
 mod input;
 #[path = "../wsgi/response.rs"]
@@ -10,7 +14,11 @@ mod response;
 
 /// One worker with `tests/apps/rules.py`.
 fn rules() -> Running {
-    let (server, multi) = super::multi(Server::new().app("rules"));
+    served(Server::new().app("rules"))
+}
+
+fn served(server: Server) -> Running {
+    let (server, multi) = super::multi(server);
     let path = server.dir().join("own-gateway.sock");
     was_gateway::open(&path, multi);
     server.reach_by(Address::Unix(path))

@@ -1,6 +1,6 @@
 //! The dictionary an application is called with, and the streams in it.
 
-use super::rules;
+use super::{over_was, rules, served};
 use crate::support::{Response, Running, Server, UnderTest, only_rswsgi, under_test};
 use serde_json::Value;
 
@@ -80,6 +80,9 @@ fn the_query_string_is_empty_when_there_is_none() {
     let server = rules();
     let environ = ask(&server, "GET /environ HTTP/1.1\r\nHost: test\r\n\r\n");
     assert_str(&environ, "QUERY_STRING", "");
+    if over_was() {
+        return;
+    }
     let environ = ask(&server, "GET /environ? HTTP/1.0\r\n\r\n");
     assert_str(&environ, "QUERY_STRING", "");
     assert_str(&environ, "SERVER_PROTOCOL", "HTTP/1.0");
@@ -90,10 +93,7 @@ fn a_mount_prefix_becomes_script_name() {
     if !only_rswsgi("--script-name") {
         return;
     }
-    let server = Server::new()
-        .app("basic")
-        .arg("--script-name", "/shop")
-        .start();
+    let server = served(Server::new().app("basic").arg("--script-name", "/shop"));
     let under: Response = server.get("/shop/environ");
     // basic.py looks at PATH_INFO, so reaching /environ is half of the proof.
     assert_eq!(under.json()["SCRIPT_NAME"], "/shop");
@@ -103,6 +103,9 @@ fn a_mount_prefix_becomes_script_name() {
 
 #[test]
 fn tcp_clients_are_named_by_address_and_port() {
+    if over_was() {
+        return;
+    }
     let server = rules();
     let mut client = server.connect();
     let here = client.local_address();
@@ -119,10 +122,10 @@ fn tcp_clients_are_named_by_address_and_port() {
 
 #[test]
 fn clients_of_a_unix_socket_have_sensible_values() {
-    if !only_rswsgi("values where the protocol has none") {
+    if over_was() || !only_rswsgi("values where the protocol has none") {
         return;
     }
-    let server = Server::new().app("rules").unix().start();
+    let server = served(Server::new().app("rules").unix());
     let environ = server.connect().get("/environ").json();
     for key in ["REMOTE_ADDR", "REMOTE_PORT", "SERVER_NAME", "SERVER_PORT"] {
         assert_eq!(entry(&environ, key).0, "str", "{key}");
@@ -141,7 +144,7 @@ fn clients_of_a_unix_socket_have_sensible_values() {
 
 #[test]
 fn the_keys_of_wsgi_are_there() {
-    let server = Server::new().app("rules").workers(2).start();
+    let server = served(Server::new().app("rules").workers(2));
     let environ = ask(&server, "GET /environ HTTP/1.1\r\nHost: test\r\n\r\n");
     let expected = [
         ("wsgi.version", "tuple", "(1, 0)"),

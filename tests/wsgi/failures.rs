@@ -1,7 +1,7 @@
 //! Applications that break the rules or fail: what the client sees, what the log says, and that the
 //! worker and the connection are none the worse for it.
 
-use super::rules;
+use super::{rules, served};
 use crate::support::client::{Asked, Framing};
 use crate::support::{Server, only_rswsgi};
 
@@ -10,11 +10,12 @@ fn start_response_refuses_what_it_must() {
     if !only_rswsgi("all checks of start_response") {
         return;
     }
-    let mut server = Server::new()
-        .app("rules")
-        .expect_error("Error")
-        .expect_error("error")
-        .start();
+    let mut server = served(
+        Server::new()
+            .app("rules")
+            .expect_error("Error")
+            .expect_error("error"),
+    );
     let names = server.get("/bad-call-names").text();
     assert!(names.contains("hop-connection"), "{names}");
     for name in names.split(' ') {
@@ -30,7 +31,7 @@ fn start_response_refuses_what_it_must() {
 
 #[test]
 fn start_response_cannot_inject_a_header() {
-    let server = Server::new().app("rules").expect_error("").start();
+    let server = served(Server::new().app("rules").expect_error(""));
     for name in ["value-crlf", "value-newline", "name-crlf", "status-crlf"] {
         let response = server.get(&format!("/bad-call?{name}"));
         assert_eq!(response.status, 500, "{name}: {response:?}");
@@ -40,12 +41,13 @@ fn start_response_cannot_inject_a_header() {
 
 #[test]
 fn an_application_that_never_calls_start_response_gets_500() {
-    let server = Server::new()
-        .app("rules")
-        .expect_error("start_response")
-        .expect_error("the application failed")
-        .expect_error("app_no_start")
-        .start();
+    let server = served(
+        Server::new()
+            .app("rules")
+            .expect_error("start_response")
+            .expect_error("the application failed")
+            .expect_error("app_no_start"),
+    );
     for path in ["/no-start", "/no-start-empty"] {
         server.get(path).assert_status(500);
     }
@@ -55,21 +57,21 @@ fn an_application_that_never_calls_start_response_gets_500() {
 
 #[test]
 fn a_second_start_response_needs_exc_info() {
-    let server = Server::new().app("rules").expect_error("").start();
+    let server = served(Server::new().app("rules").expect_error(""));
     server.get("/twice").assert_status(500);
     server.log.wait_for("app_twice");
 }
 
 #[test]
 fn a_block_before_start_response_gets_500() {
-    let server = Server::new().app("rules").expect_error("").start();
+    let server = served(Server::new().app("rules").expect_error(""));
     server.get("/too-late").assert_status(500);
     server.log.wait_for("start_response");
 }
 
 #[test]
 fn blocks_that_are_not_bytes_get_500() {
-    let server = Server::new().app("rules").expect_error("").start();
+    let server = served(Server::new().app("rules").expect_error(""));
     for path in ["/text-body", "/none", "/write-text"] {
         let mut client = server.connect();
         client.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"));
@@ -82,11 +84,12 @@ fn blocks_that_are_not_bytes_get_500() {
 
 #[test]
 fn an_exception_gives_500_and_a_traceback() {
-    let server = Server::new()
-        .app("rules")
-        .expect_error("LookupError")
-        .expect_error("the application failed")
-        .start();
+    let server = served(
+        Server::new()
+            .app("rules")
+            .expect_error("LookupError")
+            .expect_error("the application failed"),
+    );
     let worker = server.get("/pid").text();
     for (path, words) in [
         ("/raise", "raised at once"),
@@ -112,11 +115,12 @@ fn the_connection_survives_an_exception_before_any_byte() {
     if !only_rswsgi("a 500 is a response like others") {
         return;
     }
-    let server = Server::new()
-        .app("rules")
-        .expect_error("LookupError")
-        .expect_error("the application failed")
-        .start();
+    let server = served(
+        Server::new()
+            .app("rules")
+            .expect_error("LookupError")
+            .expect_error("the application failed"),
+    );
     let mut client = server.connect();
     client.get("/raise").assert_status(500);
     client.get("/hello").assert_text("hello\n");
@@ -124,11 +128,12 @@ fn the_connection_survives_an_exception_before_any_byte() {
 
 #[test]
 fn an_exception_after_bytes_cuts_the_connection() {
-    let server = Server::new()
-        .app("rules")
-        .expect_error("LookupError")
-        .expect_error("the application failed")
-        .start();
+    let server = served(
+        Server::new()
+            .app("rules")
+            .expect_error("LookupError")
+            .expect_error("the application failed"),
+    );
     for (path, framing) in [
         ("/raise-later", Framing::Chunked),
         ("/raise-later-length", Framing::Length(100)),
@@ -154,11 +159,12 @@ fn an_exception_after_bytes_cuts_the_connection() {
 
 #[test]
 fn exc_info_after_bytes_raises_in_the_application() {
-    let server = Server::new()
-        .app("rules")
-        .expect_error("RuntimeError")
-        .expect_error("the application failed")
-        .start();
+    let server = served(
+        Server::new()
+            .app("rules")
+            .expect_error("RuntimeError")
+            .expect_error("the application failed"),
+    );
     let gate = server.gate("gate");
     let mut client = server.connect();
     client.send("GET /exc-info-late HTTP/1.1\r\nHost: test\r\n\r\n");
@@ -175,12 +181,13 @@ fn exc_info_after_bytes_raises_in_the_application() {
 
 #[test]
 fn an_exception_in_close_harms_nobody() {
-    let server = Server::new()
-        .app("rules")
-        .expect_error("LookupError")
-        .expect_error("the application failed")
-        .expect_error("close")
-        .start();
+    let server = served(
+        Server::new()
+            .app("rules")
+            .expect_error("LookupError")
+            .expect_error("the application failed")
+            .expect_error("close"),
+    );
     server
         .connect()
         .get("/raise-in-close")
@@ -264,11 +271,12 @@ fn an_application_cannot_end_its_worker() {
 
 #[test]
 fn endless_recursion_is_an_exception_like_others() {
-    let server = Server::new()
-        .app("rules")
-        .expect_error("Recursion")
-        .expect_error("the application failed")
-        .start();
+    let server = served(
+        Server::new()
+            .app("rules")
+            .expect_error("Recursion")
+            .expect_error("the application failed"),
+    );
     let worker = server.get("/pid").text();
     server.get("/recursion").assert_status(500);
     server.log.wait_for("RecursionError");
