@@ -2,7 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-
 use super::app::App;
 use super::hand_over::HandOver;
 use super::pid_file::PidFile;
