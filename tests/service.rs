@@ -72,6 +72,48 @@ fn the_managers_time_limits_are_extended_by_our_own() {
     server.finish();
 }
 
+/// What was told so far, after the supervisor has done all that it had to do.
+#[track_caller]
+fn assert_not_ready(server: &Running) {
+    for _ in 0..2 {
+        Control::of(server, "gated").done(serde_json::json!({"do": "ping"}));
+    }
+    while let Some(message) = server.notification_within(Duration::from_millis(100)) {
+        assert!(!message.contains(&"READY=1".to_owned()), "{message:?}");
+    }
+}
+
+#[test]
+fn ready_is_said_when_a_worker_accepts_and_not_before() {
+    if !ours() {
+        return;
+    }
+    let importing = "import os\nfrom talk import note, wait_at\n\
+                     note('importing')\nwait_at('import')\n\
+                     def born():\n    note('born'); wait_at('born')\n\
+                     os.register_at_fork(after_in_child=born)\n\
+                     from procs import application\n";
+    let server = Server::new().file("gated.py", importing).app("gated");
+    let server = server.spawn();
+    let (import, born) = (server.gate("import"), server.gate("born"));
+    server.notes.expect("importing");
+    assert_not_ready(&server);
+    import.open();
+    server.notes.expect("born");
+    assert_not_ready(&server);
+    let mut client = server.connect();
+    client.send("GET /pid HTTP/1.1\r\nHost: test\r\n\r\n");
+    born.open();
+    let message = server.wait_notified("READY=1");
+    let status = "STATUS=serving gated (generation 1)";
+    assert!(
+        message.iter().any(|line| line.starts_with(status)),
+        "{message:?}"
+    );
+    client.response().assert_status(200);
+    server.finish();
+}
+
 /// The next message, and whether a descriptor came with it. It stays open, as in the manager.
 fn receive(socket: &UnixDatagram) -> (String, bool) {
     socket
