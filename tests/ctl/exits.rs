@@ -1,6 +1,6 @@
 //! The exit statuses, and what is said along with them; most by a server that does what it is told.
 
-use crate::support::ctl::{command, settle, stranger};
+use crate::support::ctl::{apart, command, settle, stranger};
 use crate::support::{Answer, FakeServer, Said, Scratch, ctl};
 use rswsgi::control::{HowToStop, Kind, Level, Refused, Reply, Resize, Stopping, Verb};
 use std::os::unix::fs::PermissionsExt;
@@ -148,7 +148,7 @@ fn no_permission_is_5() {
     let as_other = |words: &[&str]| match nix::unistd::geteuid().is_root() {
         false => ctl(dir.path(), words),
         true => {
-            let mut command = Command::new("setpriv");
+            let mut command = apart("setpriv");
             command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
             command.arg(&program).args(words);
             settle(&mut command, dir.path());

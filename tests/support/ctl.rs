@@ -1,4 +1,5 @@
-//! Runs `rswsgictl`, which finds only the servers of one directory.
+//! Runs `rswsgictl`, which finds only the servers of one directory: what others have in `/run/rswsgi` is
+//! out of its sight, as far as this user can see to it.
 
 use super::PATIENCE;
 use std::ffi::OsStr;
@@ -8,10 +9,26 @@ use std::sync::mpsc;
 
 /// The program with these words, for the servers whose control sockets are in `dir`.
 pub fn command(dir: &Path, words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rswsgictl"));
+    let mut command = apart(env!("CARGO_BIN_EXE_rswsgictl"));
     command.args(words);
     settle(&mut command, dir);
     command
+}
+
+/// This program, where `/run/rswsgi` is empty.
+pub fn apart(program: impl AsRef<OsStr>) -> Command {
+    if !is_root() || others().is_none() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("unshare");
+    let script = "mount -t tmpfs tmpfs /run/rswsgi && exec \"$@\"";
+    command.args(["--mount", "sh", "-c", script, "sh"]);
+    command.arg(program);
+    command
+}
+
+fn is_root() -> bool {
+    nix::unistd::Uid::effective().is_root()
 }
 
 /// The surroundings of the program, where it is started by way of another one.
@@ -120,6 +137,11 @@ pub fn ctl(dir: &Path, words: &[&str]) -> Said {
 
 /// Whether servers of others would be found, too.
 pub fn stranger() -> Option<PathBuf> {
+    others().filter(|_| !is_root())
+}
+
+/// A control socket of somebody else, whether anybody listens there or not.
+fn others() -> Option<PathBuf> {
     let entries = std::fs::read_dir("/run/rswsgi").ok()?.flatten();
     let mut sockets = entries.map(|entry| entry.path());
     sockets.find(|path| path.extension() == Some(OsStr::new("control")))
