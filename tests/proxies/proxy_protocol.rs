@@ -210,6 +210,62 @@ fn connections_keep_their_client_over_a_reload() {
     environ(&mut fresh, "").assert("REMOTE_ADDR", "2001:db8::7");
 }
 
+#[test]
+fn a_second_header_is_no_request() {
+    if !ours() {
+        return;
+    }
+    let server = server().start();
+    for second in [LINE_6, &block()] {
+        // At once behind the first one, and after a request.
+        let mut client = server.connect_to(0);
+        client.send([LINE, second, REQUEST].concat());
+        client.response().assert_status(400);
+        client.expect_end();
+        let mut client = server.connect_to(1);
+        client.send([LINE, REQUEST].concat());
+        Environ::of(&client.response()).assert("REMOTE_ADDR", "192.0.2.7");
+        client.send([second, REQUEST].concat());
+        client.response().assert_status(400);
+        client.expect_end();
+    }
+    // The header itself was a good one.
+    assert_eq!(refusals(&server), 0);
+}
+
+/// A proxy that speaks for itself is asked for its own address.
+#[test]
+fn a_proxy_that_speaks_for_itself_is_trusted_or_not_by_its_own_address() {
+    if !ours() {
+        return;
+    }
+    let local = &b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"[..];
+    // Addresses in a LOCAL one are to be skipped.
+    let local_with_addresses = &{
+        let mut bytes = block();
+        bytes[12] = 0x20;
+        bytes
+    }[..];
+    let unknown = &b"PROXY UNKNOWN\r\n"[..];
+    let unknown_with_addresses = &b"PROXY UNKNOWN 192.0.2.7 10.0.0.1 4711 443\r\n"[..];
+    for (trusted, over_tcp, over_unix) in [
+        ("127.0.0.1,unix", "198.51.100.1", "198.51.100.1"),
+        ("127.0.0.1", "198.51.100.1", ""),
+        ("192.0.2.7", "127.0.0.1", ""),
+    ] {
+        let server = server().arg("--trusted-proxies", trusted).start();
+        for header in [local, local_with_addresses, unknown, unknown_with_addresses] {
+            for (listener, address) in [(0, over_tcp), (1, over_unix)] {
+                let mut client = server.connect_to(listener);
+                client.send(header);
+                let environ = environ(&mut client, "X-Forwarded-For: 198.51.100.1\r\n");
+                environ.assert("REMOTE_ADDR", address);
+            }
+        }
+        server.finish();
+    }
+}
+
 /// The peer that counts for `--trusted-proxies` is the one that the header names.
 #[test]
 fn whoever_the_header_names_is_trusted_or_not() {
