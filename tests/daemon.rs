@@ -189,6 +189,72 @@ fn a_daemon_logs_to_syslog() {
     server.finish();
 }
 
+#[test]
+fn without_a_word_about_the_log_a_daemon_logs_to_dev_log() {
+    if !ours() {
+        return;
+    }
+    if !nix::unistd::Uid::effective().is_root() {
+        return skip("only root can have a /dev/log of its own");
+    }
+    let server = Server::new().app("procs");
+    for name in ["own", "dev"] {
+        fs::create_dir(server.dir().join(name)).expect("make a directory");
+    }
+    let syslog = UnixDatagram::bind(server.dir().join("own/log")).expect("a new socket");
+    syslog.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    // Another /dev, for this server alone, with the devices of the real one.
+    let script = "set -e; mount -t tmpfs tmpfs dev; mkdir dev/shm; mount -t tmpfs tmpfs dev/shm\n\
+                  for name in null zero full random urandom log; do : >dev/$name; done\n\
+                  for name in null zero full random urandom; do mount --bind /dev/$name dev/$name; done\n\
+                  mount --bind own/log dev/log; mount --rbind dev /dev; exec \"$@\"";
+    let server = start(server.under(["unshare", "--mount", "sh", "-c", script, "sh"]));
+    let number = server.supervisor().number;
+    let mut bytes = [0; 4096];
+    loop {
+        let length = syslog.recv(&mut bytes).expect("a message of the daemon");
+        let text = String::from_utf8_lossy(&bytes[..length]);
+        // Facility daemon is 3, info 6 (RFC 3164 4.1.1).
+        let start = format!("<30>rswsgi[{number}]: supervisor: ");
+        if text.starts_with(&format!("{start}serving procs on")) {
+            break;
+        }
+        assert!(text.starts_with(&start), "{text}");
+    }
+    server.get("/pid").assert_status(200);
+    server.finish();
+}
+
+#[test]
+fn a_daemon_that_is_killed_leaves_nobody_behind() {
+    if !ours() {
+        return;
+    }
+    let server = start(server().workers(2).arg("--control", "none"));
+    let _gate = server.gate("gate");
+    let mut client = server.connect();
+    client.send("GET /wait HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert!(server.notes.next().starts_with("waiting"));
+    let crew = server.crew();
+    let dir = server.dir().to_owned();
+    assert_eq!(processes(&dir).len(), 4, "and supervisor and master");
+    server.signal(Signal::SIGKILL);
+    wait_until("the end of all", || {
+        processes(&dir).is_empty().then_some(())
+    });
+    for pid in crew {
+        pid.wait_gone();
+    }
+    // Its pid file is there, and in nobody's way.
+    let file = dir.join("server.pid");
+    let again = self::server();
+    let again = again.start_daemon(&file);
+    again.get("/pid").assert_status(200);
+    again.finish();
+    assert!(!file.exists());
+    server.finish();
+}
+
 /// The processes of the test, which need no parent to be found.
 fn processes(dir: &Path) -> BTreeSet<Pid> {
     marked(&format!("UNDER_TEST_DIR={}", dir.display()), dir)
