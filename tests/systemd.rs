@@ -316,6 +316,50 @@ APP
 }
 
 #[test]
+fn a_reload_gets_the_time_that_rswsgi_gives_it_and_still_fails_with_a_broken_version() {
+    run(r#"
+        drop_in rswsgi@shop.service TimeoutStartSec=1
+        systemctl start rswsgi@shop.socket rswsgi@shop.service || fail start
+        main=$(pid rswsgi@shop.service)
+        slow() { publish "$1"; printf 'import time\ntime.sleep(3)\n%s\n' "${2-}" >>/srv/shop/shop.py; }
+        slow two
+        systemctl reload rswsgi@shop.service || fail "the import was not waited for"
+        ask /run/rswsgi/shop.sock | grep -q '^two ' || fail "the new version does not serve"
+        slow three 'import nowhere'
+        systemctl reload rswsgi@shop.service && fail "a broken version was taken"
+        eventually sh -c 'journalctl --quiet --unit rswsgi@shop.service | grep -q "ModuleNotFoundError"'
+        ask /run/rswsgi/shop.sock | grep -q '^two ' || fail "the old version does not serve"
+        # Nothing is left that would end the service later.
+        sleep 1.5
+        systemctl is-active --quiet rswsgi@shop.service || fail "not active"
+        [ "$(pid rswsgi@shop.service)" = "$main" ] || fail "another process"
+        # The limit is one: a command that nobody asks more time for is ended.
+        drop_in rswsgi@shop.service TimeoutStartSec=1 ExecReload= 'ExecReload=/bin/sleep 20'
+        systemctl reload rswsgi@shop.service && fail "there is no limit"
+        ask /run/rswsgi/shop.sock | grep -q '^two ' || fail "the old version does not serve"
+    "#);
+}
+
+#[test]
+fn a_stop_during_the_first_import_leaves_nothing() {
+    run(r#"
+        cat >>/srv/shop/shop.py <<APP
+open("/var/lib/rswsgi/shop/importing", "w").close()
+import time
+time.sleep(600)
+APP
+        systemctl start --no-block rswsgi@shop.service
+        eventually test -e /var/lib/rswsgi/shop/importing
+        [ "$(systemctl is-active rswsgi@shop.service)" = activating ] || fail "ready before the import"
+        timeout 20 systemctl stop rswsgi@shop.service || fail stop
+        [ "$(systemctl is-active rswsgi@shop.service)" = active ] && fail "still active"
+        pgrep --full "rswsgi: " && fail "processes are left"
+        journalctl --quiet --unit rswsgi@shop.service | grep -q 'SIGKILL' && fail "it had to be killed"
+        true
+    "#);
+}
+
+#[test]
 fn a_service_that_nobody_asks_leaves_and_comes_back_with_the_next_connection() {
     run(r#"
         echo 'exit-idle = "1s"' >>/etc/rswsgi/shop.toml
