@@ -407,12 +407,17 @@ impl App {
         let changes = self.development.as_ref().and_then(Development::wake_at);
         let sweep = self.sweep.as_ref().map(Sweep::at);
         let plan = self.plan.wake_at().into_iter();
-        plan.chain(outputs).chain(changes).chain(sweep).min()
+        let was = self.was.wake_at();
+        plan.chain(outputs)
+            .chain(changes)
+            .chain(sweep)
+            .chain(was)
+            .min()
     }
 
     /// Takes note of what has happened and does what is due.
     pub fn settle(&mut self, now: Nanos) -> Option<News> {
-        self.was.settle();
+        self.was.settle(now);
         if let Some(sweep) = self.sweep.take() {
             self.sweep = sweep.go_on(&self.settings, now);
         }

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 use std::cell::Cell;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -22,10 +23,15 @@ use crate::error::{Error, Exit, Result};
 use crate::log;
 use crate::net::was::{self, Connection, New, Standard};
 use crate::net::{Door, HandedListener, Kind, Listener, Passed};
+use crate::sys::clock::{Nanos, SECOND};
 use crate::sys::socket;
 
 /// Clients at the same time: one has as many connections as it likes.
 const MOST_CLIENTS: usize = 256;
+/// After something failed for want of descriptors or memory.
+const PAUSE: Nanos = SECOND;
+/// Of one connection.
+const DESCRIPTORS: usize = 3;
 /// Connections passed on per wake-up.
 const BATCH: usize = 64;
 
@@ -41,6 +47,10 @@ pub struct Broker {
     single: Option<OwnedFd>,
     /// What the workers have not had room for.
     waiting: Option<Connection>,
+    /// Places in the table of descriptors for one connection: what finds none there is closed by the kernel.
+    reserve: Vec<OwnedFd>,
+    /// There were no descriptors: until then nobody is let in and nothing is taken.
+    short_until: Option<Nanos>,
     /// The program was started for a connection, or for a client, that is gone.
     forsaken: Cell<bool>,
 }
@@ -134,9 +144,12 @@ impl Broker {
         let mut fds = Vec::new();
         match (&self.waiting, &self.entry) {
             (Some(_), Some(entry)) => fds.push(PollFd::new(entry.as_fd(), PollFlags::POLLOUT)),
+            _ if self.short_until.is_some() => {}
             _ => {
                 let watch = |fd| PollFd::new(fd, PollFlags::POLLIN);
-                fds.extend(self.sources.iter().map(AsFd::as_fd).map(watch));
+                if self.clients.len() < MOST_CLIENTS {
+                    fds.extend(self.sources.iter().map(AsFd::as_fd).map(watch));
+                }
                 fds.extend(self.clients.iter().map(AsFd::as_fd).map(watch));
             }
         }
@@ -176,23 +189,53 @@ impl Broker {
         single.is_some_and(|entry| was::is_lost(entry.as_fd()))
     }
 
+    /// When to look again without being woken.
+    pub fn wake_at(&self) -> Option<Nanos> {
+        self.short_until
+    }
+
     /// Lets clients in and passes their connections on.
-    pub fn settle(&mut self) {
+    pub fn settle(&mut self, now: Nanos) {
+        if self.short_until.is_some_and(|until| now < until) {
+            return;
+        }
+        self.short_until = None;
+        let filled = self.fill();
+        let let_in = filled.and_then(|()| self.let_in());
+        // Those that have left make room, whatever there is of it.
+        let has_place = self.waiting.is_some() || self.fill().is_ok();
+        if has_place {
+            self.reserve.clear();
+            self.pass_on();
+            let _ = self.fill();
+        }
+        if let Err(error) = let_in {
+            let pause = PAUSE / SECOND;
+            log::error!("cannot let WAS clients in: {error}; trying again in {pause} s");
+            self.short_until = Some(now + PAUSE);
+        }
+    }
+
+    /// Nobody who is let in gets the places of the next connection.
+    fn fill(&mut self) -> io::Result<()> {
+        if let Some(entry) = &self.entry {
+            while self.reserve.len() < DESCRIPTORS {
+                self.reserve.push(entry.try_clone()?);
+            }
+        }
+        Ok(())
+    }
+
+    fn let_in(&mut self) -> io::Result<()> {
         for source in &self.sources {
             while self.clients.len() < MOST_CLIENTS {
-                match socket::accept(source.as_fd()) {
-                    Ok(Some((client, _))) => self.clients.push(client),
-                    Ok(None) => break,
-                    Err(error) => {
-                        log::error!("cannot accept a WAS client: {error}");
-                        break;
-                    }
+                match socket::accept(source.as_fd())? {
+                    Some((client, _)) => self.clients.push(client),
+                    None => break,
                 }
             }
         }
-        if !self.sources.is_empty() {
-            self.pass_on();
-        }
+        Ok(())
     }
 
     fn pass_on(&mut self) {
@@ -292,11 +335,38 @@ impl Broker {
 fn offer(entry: &OwnedFd, connection: Connection) -> Option<Connection> {
     match was::put(entry.as_fd(), &connection) {
         Ok(()) => None,
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Some(connection),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(connection),
         Err(error) => {
             // The client sees its end and tries again.
             log::error!("cannot pass a WAS connection on: {error}");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    /// Watched, it would wake us without end.
+    #[test]
+    fn with_all_clients_that_there_may_be_nobody_else_is_listened_for() {
+        let (entry, source) = was::pair(Door::Multi).unwrap();
+        let one = || OwnedFd::from(UnixStream::pair().unwrap().0);
+        let mut broker = Broker {
+            sources: vec![source],
+            clients: vec![one()],
+            entry: Some(entry),
+            ..Broker::default()
+        };
+        assert_eq!(broker.watched(&[]).len(), 2);
+        let copies = (1..MOST_CLIENTS).map(|_| broker.clients[0].try_clone().unwrap());
+        let copies: Vec<_> = copies.collect();
+        broker.clients.extend(copies);
+        assert_eq!(broker.watched(&[]).len(), MOST_CLIENTS);
+        broker.short_until = Some(1);
+        assert!(broker.watched(&[]).is_empty());
+        assert_eq!(broker.wake_at(), Some(1));
     }
 }

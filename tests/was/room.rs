@@ -3,7 +3,7 @@
 use super::{multi, ours};
 use crate::support::control::Control;
 use crate::support::was_client::*;
-use crate::support::{Server, WasClient};
+use crate::support::{MultiClient, Server, WasClient};
 
 #[test]
 fn a_worker_takes_no_more_connections_than_it_may_have() {
@@ -59,4 +59,32 @@ fn without_descriptors_a_connection_waits_and_the_socket_stays() {
         client.get("/hello").assert_text("hello\n");
     }
     multi.connect().get("/hello").assert_text("hello\n");
+}
+
+/// The supervisor lets clients in, and has its own descriptors.
+#[test]
+fn a_supervisor_without_descriptors_waits_and_keeps_its_clients() {
+    if !ours() {
+        return;
+    }
+    let message = "cannot let WAS clients in";
+    let server = Server::new().app("was_app").expect_error(message);
+    let path = server.dir().join("was.sock");
+    let few = ["sh", "-c", "ulimit -n 48; exec \"$@\"", "sh"];
+    let server = server.under(few).bind(&format!("was:{}", path.display()));
+    let server = server.start();
+    let first = MultiClient::remote(&path);
+    let mut client = first.connect();
+    client.get("/hello").assert_text("hello\n");
+    let others: Vec<_> = (0..40).map(|_| MultiClient::remote(&path)).collect();
+    server.log.wait_for(message);
+    for _ in 0..50 {
+        client.get("/hello").assert_text("hello\n");
+    }
+    let told = server.log.text().matches(message).count();
+    assert!(told < 20, "told {told} times: it does not pause");
+    drop(others);
+    let last = MultiClient::remote(&path);
+    last.connect().get("/hello").assert_text("hello\n");
+    first.connect().get("/hello").assert_text("hello\n");
 }

@@ -1,6 +1,7 @@
 //! Clients that want no more: STOP at every point.
 
-use super::{one, ours};
+use super::{one, ours, with};
+use crate::support::Server;
 use crate::support::was_client::*;
 
 #[test]
@@ -76,6 +77,26 @@ fn a_stop_while_an_iterator_waits_for_its_reader() {
         client.assert_idle();
     }
     client.get("/hello").assert_status(200);
+}
+
+#[test]
+fn what_a_client_says_does_not_shorten_its_time() {
+    if !ours() {
+        return;
+    }
+    let (server, _multi, mut client) = with(Server::new().arg("--send-timeout", "30s"));
+    client.send(Asking::get("/endless").bytes());
+    client.read_some(100_000);
+    // Each of them wakes the server, which waits in steps of a tenth of a second.
+    for _ in 0..1000 {
+        client.send(packet(NOP, b""));
+        dawdle(std::time::Duration::from_millis(1));
+    }
+    // More than was in the pipe: it was not given up.
+    let read = client.read_some(5_000_000).len() as u64;
+    assert_eq!(read, 5_000_000);
+    drop(client);
+    server.notes.expect("closed");
 }
 
 #[test]

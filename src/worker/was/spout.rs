@@ -264,6 +264,8 @@ impl Spout {
             }
             match ready {
                 _ if self.queued < before => waited = Duration::ZERO,
+                // The client has said something that is no progress.
+                Ok(1..) => {}
                 Ok(_) => waited += LOOK,
                 // Its Python handler may want to run, and may raise.
                 Err(_) => py.check_signals().map_err(Unsent::Interrupted)?,
