@@ -25,6 +25,43 @@ fn rswsgi(dir: &Path, arguments: &[&str]) -> Output {
 }
 
 #[test]
+fn secrets_are_not_shown_and_unknown_variables_are_named() {
+    if !ours() {
+        return;
+    }
+    let factory = "def create(key):\n    assert key == 'hunter2'\n    return application\n\n\
+        def application(environ, start_response):\n    \
+            start_response('200 OK', [('Content-Length', '2')])\n    return [b'ok']\n";
+    let server = Server::new()
+        .file("made.py", factory)
+        .app("made:create('hunter2')")
+        .arg("--env", "PASSWORD=hunter2")
+        .env("RSWSGI_WROKERS", "hunter2")
+        .start();
+    server.get("/").assert_status(200);
+    let told = "environment variable RSWSGI_WROKERS is ignored: no setting has it; did you mean RSWSGI_WORKERS?";
+    server.log.wait_for(told);
+    assert!(!server.log.text().contains("hunter2"));
+    let socket = server.dir().join("run/made.control");
+    let socket = socket.to_str().expect("a plain path");
+    for words in [
+        &["--control", socket, "config"][..],
+        &["--control", socket, "--json", "config"],
+        &["--control", socket, "--json", "stats"],
+        &["--control", socket, "--json", "ping"],
+    ] {
+        let shown = ctl(server.dir(), words).done().out;
+        assert!(!shown.contains("hunter2"), "{words:?}: {shown}");
+    }
+    let shown = ctl(server.dir(), &["--control", socket, "config"])
+        .done()
+        .out;
+    assert!(shown.contains("made:create(...)"), "{shown}");
+    assert!(shown.contains("PASSWORD=..."), "{shown}");
+    server.finish();
+}
+
+#[test]
 fn every_value_knows_where_it_comes_from() {
     if !ours() {
         return;

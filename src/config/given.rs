@@ -17,7 +17,9 @@ pub struct Given {
 }
 
 /// What the environment of an application holds is often secret: only its names are kept.
-const SECRET: &str = "env";
+const PAIRS: &str = "env";
+/// May hold a call whose arguments are as secret.
+const CALLS: [&str; 2] = ["target", "app"];
 
 pub(super) fn given(layers: &Layers) -> Vec<Given> {
     let given = layers.in_force().into_iter().map(|in_force| {
@@ -25,7 +27,8 @@ pub(super) fn given(layers: &Layers) -> Vec<Given> {
         Given {
             name: in_force.setting.name.into(),
             values: match in_force.setting.name {
-                SECRET => values.iter().map(|pair| hidden(pair)).collect(),
+                PAIRS => values.iter().map(|pair| hidden(pair)).collect(),
+                name if CALLS.contains(&name) => values.iter().map(|call| uncalled(call)).collect(),
                 _ => values,
             },
             source: in_force.origin,
@@ -39,10 +42,31 @@ fn hidden(pair: &str) -> String {
     format!("{name}=...")
 }
 
+fn uncalled(target: &str) -> String {
+    match target.split_once('(') {
+        Some((_, ")")) | None => target.to_owned(),
+        Some((callable, _)) => format!("{callable}(...)"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::uncalled;
     use crate::config::{Invocation, SETTINGS, Section, parse};
     use std::ffi::OsString;
+
+    #[test]
+    fn arguments_of_a_call_are_not_shown() {
+        for (target, shown) in [
+            ("shop", "shop"),
+            ("shop.wsgi:application", "shop.wsgi:application"),
+            ("shop:create()", "shop:create()"),
+            ("shop:create(\"secret\", key=1)", "shop:create(...)"),
+            ("create((1, 2))", "create(...)"),
+        ] {
+            assert_eq!(uncalled(target), shown);
+        }
+    }
 
     #[test]
     fn every_setting_is_shown_with_its_source_and_no_secret() {

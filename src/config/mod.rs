@@ -32,6 +32,7 @@ mod target;
 mod tests;
 mod users;
 mod value;
+mod variables;
 mod workers;
 
 use std::ffi::OsString;
@@ -60,6 +61,7 @@ pub use subcommand::{Subcommand, subcommands};
 pub use table::SETTINGS;
 pub use target::{DefaultNames, Target};
 pub use value::{duration as read_duration, show_duration, show_size};
+pub use variables::unknown_variables;
 pub use workers::{MAX_WORKERS, Pool, Workers};
 
 use crate::error::{Error, Exit, Result};

@@ -12,6 +12,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::libc;
+use nix::unistd::Uid;
 use serde::{Deserialize, Serialize};
 
 use super::hand_over::{self, take};
@@ -135,6 +136,14 @@ fn lock(pid_file: &Path) -> Result<File> {
     };
     for _ in 0..TRIES {
         let file = open(&path, 0o600).map_err(|error| failed("open", &error))?;
+        let metadata = file.metadata().map_err(|error| failed("read", &error))?;
+        if metadata.uid() != Uid::effective().as_raw() || metadata.mode() & 0o077 != 0 {
+            let message = format!(
+                "cannot lock {shown}, the lock of --pid-file: others have access to it; remove it, and choose a directory \
+                 where nobody else can write"
+            );
+            return Err(Error::new(Exit::Config, message));
+        }
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(held(pid_file)),
@@ -257,6 +266,18 @@ mod tests {
         let lock = std::fs::metadata(lock_of(&place.file())).unwrap();
         assert_eq!(lock.permissions().mode() & 0o777, 0o600);
         drop(held);
+    }
+
+    #[test]
+    fn a_lock_that_others_can_open_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let place = Place::new();
+        let path = lock_of(&place.file());
+        std::fs::write(&path, "").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let error = PidFile::take(&place.file()).map(drop).unwrap_err();
+        assert_eq!(error.exit(), Exit::Config, "{error}");
+        assert!(error.to_string().contains("others have access"), "{error}");
     }
 
     #[test]

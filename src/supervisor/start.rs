@@ -20,7 +20,7 @@ use super::{
     Course, SIGNALS, Served, Supervisor, configuration, control, daemon as background, hand_over,
     hosting, tell, upgrade, was,
 };
-use crate::config::{Bind, Invocation, Settings};
+use crate::config::{self, Bind, Invocation, Settings};
 use crate::error::{Error, Exit, Result};
 use crate::link::VERSION;
 use crate::log;
@@ -66,6 +66,15 @@ fn daemon(arguments: Vec<OsString>, served: Served) -> Result<ExitCode> {
     }
 }
 
+fn warn_of_variables() {
+    let names: Vec<String> = std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .collect();
+    for warning in config::unknown_variables(names.iter().map(String::as_str)) {
+        log::warning!("{warning}");
+    }
+}
+
 /// `launch`: who waits for the server to be ready, until it is.
 fn serve(
     arguments: Vec<OsString>,
@@ -87,6 +96,7 @@ fn serve(
     let pid_file = served.settings().pid_file.as_deref();
     let pid_file = pid_file.map(PidFile::take).transpose()?;
     let logs = Logs::open(served.settings())?;
+    warn_of_variables();
     let service = service();
     let control;
     let (host, apps) = match served {

@@ -233,15 +233,21 @@ pub(super) fn in_files(setting: &Setting) -> bool {
     setting.section != Section::Actions
 }
 
-fn unknown(key: &str) -> String {
-    let dashed = key.replace('_', "-").to_ascii_lowercase();
-    let near = SETTINGS
+/// The setting that somebody may have meant.
+pub(super) fn nearest(name: &str) -> Option<&'static Setting> {
+    SETTINGS
         .iter()
         .filter(|setting| in_files(setting))
-        .map(|setting| (strsim::jaro_winkler(&dashed, setting.name), setting.name))
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    match near {
-        Some((likeness, name)) if likeness > 0.8 => {
+        .map(|setting| (strsim::jaro_winkler(name, setting.name), setting))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .map(|(_, setting)| setting)
+}
+
+fn unknown(key: &str) -> String {
+    let dashed = key.replace('_', "-").to_ascii_lowercase();
+    match nearest(&dashed) {
+        Some(Setting { name, .. }) => {
             format!("unknown setting {key:?}; did you mean {name:?}?")
         }
         _ => format!("unknown setting {key:?}; rswsgi --help lists them"),
