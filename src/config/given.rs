@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::layers::Layers;
+use super::target::without_arguments;
 
 /// One setting and where its value came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +29,9 @@ pub(super) fn given(layers: &Layers) -> Vec<Given> {
             name: in_force.setting.name.into(),
             values: match in_force.setting.name {
                 PAIRS => values.iter().map(|pair| hidden(pair)).collect(),
-                name if CALLS.contains(&name) => values.iter().map(|call| uncalled(call)).collect(),
+                name if CALLS.contains(&name) => {
+                    values.iter().map(|call| without_arguments(call)).collect()
+                }
                 _ => values,
             },
             source: in_force.origin,
@@ -42,16 +45,9 @@ fn hidden(pair: &str) -> String {
     format!("{name}=...")
 }
 
-fn uncalled(target: &str) -> String {
-    match target.split_once('(') {
-        Some((_, ")")) | None => target.to_owned(),
-        Some((callable, _)) => format!("{callable}(...)"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::uncalled;
+    use super::without_arguments;
     use crate::config::{Invocation, SETTINGS, Section, parse};
     use std::ffi::OsString;
 
@@ -64,7 +60,7 @@ mod tests {
             ("shop:create(\"secret\", key=1)", "shop:create(...)"),
             ("create((1, 2))", "create(...)"),
         ] {
-            assert_eq!(uncalled(target), shown);
+            assert_eq!(without_arguments(target), shown);
         }
     }
 
