@@ -144,10 +144,12 @@ fn statistics_count_exchanges_bytes_and_connections() {
     // The last response is counted when all of it has been taken.
     let stats = wait_until("the statistics", || {
         let stats = control.app();
-        (stats["requests"]["total"] == 9 && stats["bytes"]["sent_bytes"].as_u64() > Some(200_000))
-            .then_some(stats)
+        (stats["requests"]["status_5xx"] == 1
+            && stats["bytes"]["sent_bytes"].as_u64() > Some(200_000))
+        .then_some(stats)
     });
     let requests = &stats["requests"];
+    assert_eq!(requests["total"], 9, "{requests}");
     assert_eq!(requests["status_2xx"], 6, "{requests}");
     assert_eq!(requests["status_4xx"], 2, "{requests}");
     assert_eq!(requests["status_5xx"], 1, "{requests}");
