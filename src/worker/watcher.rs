@@ -24,6 +24,7 @@ use std::thread::JoinHandle;
 
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::socket::{Shutdown, shutdown};
+use nix::unistd::{getpid, gettid};
 
 use super::ferry::Passage;
 use super::floor::{Floor, Places, Run};
@@ -152,7 +153,8 @@ pub fn before_fork() {
 }
 
 /// It has forked. Python counts the threads of this process after it has called us (CPython 3.12 to 3.14.0),
-/// so the watcher begins when the main thread gets to it.
+/// so the watcher begins when the main thread gets to it. If another thread has forked, there are several
+/// in any case, and the main thread may not come back to Python before the request is over.
 pub fn after_fork() {
     if forks::is_child() {
         // A child of the application that forks itself inherits the hooks, and what was meant for its parent.
@@ -160,8 +162,13 @@ pub fn after_fork() {
     }
     let mut control = control();
     control.forks = control.forks.saturating_sub(1);
-    if control.forks == 0 && control.was_running.is_some() {
-        python::soon(begin_again);
+    if control.forks > 0 || control.was_running.is_none() {
+        return;
+    }
+    drop(control);
+    match gettid() == getpid() {
+        true => python::soon(begin_again),
+        false => begin_again(),
     }
 }
 

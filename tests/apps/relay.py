@@ -186,6 +186,37 @@ def answer_threads(environ):
     return "%s, %d left" % (sorted(numbers), threading.active_count())
 
 
+def answer_fork_and_join(environ):
+    """Waits for a child that stays until the test opens the gate."""
+    pid = os.fork()
+    if pid == 0:
+        note("joined %d" % os.getppid())
+        wait_at("gate")
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return str(os.getpid())
+
+
+def answer_thread_forks(environ):
+    """A thread forks while the request waits in C, where nothing of Python can be run in its thread."""
+    waits = threading.Lock()
+
+    def work():
+        time.sleep(0.2)
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+        note("forked %d" % os.getpid())
+        wait_at("gate")
+        waits.release()
+
+    waits.acquire()
+    threading.Thread(target=work, daemon=True).start()
+    waits.acquire()
+    return str(os.getpid())
+
+
 def answer_thread_stays(environ):
     """A thread that works on while other requests run."""
 

@@ -168,3 +168,35 @@ fn a_thread_that_works_on_disturbs_nobody() {
         assert_each_served_once(server, 30);
     });
 }
+
+/// While its request goes on after a fork, others of the worker are served by the sibling.
+#[track_caller]
+fn assert_watched_after(path: &str, word: &str) {
+    if !ours() {
+        return;
+    }
+    let server = relay().start();
+    let gate = server.gate("gate");
+    let mut pinned = pin(&server, 4, 0);
+    let mut busy = pinned.clients.remove(0);
+    ask(&mut busy, path);
+    assert_eq!(noted(&server, word), pinned.owner);
+    let sibling = pinned.sibling.number.to_string();
+    for client in &mut pinned.clients {
+        client.get("/pid").assert_text(&sibling);
+    }
+    gate.open();
+    busy.response()
+        .assert_text(&pinned.owner.number.to_string());
+}
+
+#[test]
+fn a_request_that_waits_for_its_child_keeps_nobody_waiting() {
+    assert_watched_after("/fork-and-join", "joined");
+}
+
+/// The main thread has nothing of Python to run before its request is over.
+#[test]
+fn a_request_during_which_a_thread_forks_keeps_nobody_waiting() {
+    assert_watched_after("/thread-forks", "forked");
+}

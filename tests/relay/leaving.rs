@@ -2,8 +2,9 @@
 //! is left, it serves them itself.
 
 use super::{ask, assert_each_served_once, noted, ours, pin, relay};
-use crate::support::wait_until;
+use crate::support::{Control, wait_until};
 use nix::sys::signal::Signal;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 /// The server stops, the sibling has gone already, and the worker is told only after the request that runs: what
@@ -142,4 +143,45 @@ fn an_upload_that_the_access_log_knows_of_waits_for_its_worker() {
     });
     server.finish();
     assert_eq!(lines.len(), 1, "{lines:?}");
+}
+
+/// The next generation has no relay, and the last worker that could take from it is killed: what is on it ends as
+/// it would without a relay, instead of waiting for ever.
+#[test]
+fn what_is_on_a_relay_that_nobody_has_any_more_ends() {
+    if !ours() {
+        return;
+    }
+    let server = relay()
+        .tcp()
+        .arg("--graceful-timeout", "3s")
+        .file("rswsgi.toml", "relay = \"on\"\n");
+    let path = server.dir().join("rswsgi.toml");
+    let server = server.arg("--config", path).start();
+    let _gate = server.gate("gate");
+    let mut pinned = pin(&server, 3, 0);
+    let mut busy = pinned.clients.remove(0);
+    ask(&mut busy, "/wait?gate");
+    assert_eq!(noted(&server, "waiting"), pinned.owner);
+    server.write("rswsgi.toml", "relay = \"off\"\n");
+    server.signal(Signal::SIGHUP);
+    pinned.sibling.wait_gone();
+    for client in &mut pinned.clients {
+        ask(client, "/pid");
+    }
+    wait_until("them to be on the relay", || {
+        let relay = &Control::of(&server, "relay").app()["relay"];
+        (relay["busy"] == 2).then_some(())
+    });
+    pinned.owner.wait_gone();
+    busy.expect_end();
+    for client in &mut pinned.clients {
+        // It has not been read, so the end is a reset.
+        let answer = client.try_response();
+        assert_ne!(
+            answer.map_err(|error| error.kind()).unwrap_err(),
+            ErrorKind::WouldBlock
+        );
+    }
+    server.get("/pid").assert_status(200);
 }
