@@ -440,6 +440,10 @@ impl App {
                 }
                 let (gone, output) = Gone::ended(generation, ended);
                 self.remains.push(output);
+                if self.settings.relay.is_none() && !self.generations.iter().any(|g| g.relays) {
+                    // What is still on it would wait for ever.
+                    self.relay = None;
+                }
                 if self.generations.is_empty() {
                     self.sweep = Sweep::begin(&self.settings, now);
                 }
