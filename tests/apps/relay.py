@@ -107,6 +107,18 @@ def answer_stuck_within(environ):
     return blocks()
 
 
+def answer_blocks(environ):
+    """Blocks in quick succession, then nothing before the test opens the gate."""
+
+    def blocks():
+        for block in [b"one ", b"two ", b"three "]:
+            yield block
+        wait_at("gate")
+        yield b"four"
+
+    return blocks()
+
+
 # --- processes and threads of its own
 
 

@@ -2,6 +2,7 @@
 //! about order: the busy request ends only when the test lets it.
 
 use super::{Pinned, ask, assert_each_served_once, noted, ours, pin, relay};
+use crate::support::client::Asked;
 use crate::support::{Client, Running, Server};
 
 /// The owner of all connections waits at the gate; what the others get meanwhile must be the sibling's.
@@ -232,5 +233,32 @@ fn clients_that_leave_a_busy_worker_disturb_nobody() {
     busy.response().assert_status(200);
     for client in leaving {
         client.expect_end();
+    }
+}
+
+/// Blocks that wait for others leave while the application computes the next one (PEP 3333, "Buffering and
+/// Streaming"), also where nobody else is there.
+#[test]
+fn blocks_in_quick_succession_do_not_wait_for_the_next_one() {
+    if !ours() {
+        return;
+    }
+    for server in [relay().workers(1), relay().arg("--relay", "off")] {
+        let server = server.start();
+        let gate = server.gate("gate");
+        for _ in 0..20 {
+            let mut client = server.connect();
+            ask(&mut client, "/blocks");
+            client.head(Asked::Plain);
+            let mut body = Vec::new();
+            while body.len() < 14 {
+                body.extend(client.chunk().expect("a block before the gate is open"));
+            }
+            assert_eq!(body, b"one two three ");
+            gate.open();
+            assert_eq!(client.chunk().as_deref(), Some(b"four".as_slice()));
+            assert_eq!(client.chunk(), None);
+            client.get("/pid").assert_status(200);
+        }
     }
 }
