@@ -55,3 +55,32 @@ fn an_idle_worker_is_never_woken() {
     }
     assert_ne!(all(&server), before, "the count counts");
 }
+
+/// Signals are for the main thread, and for Python.
+#[test]
+fn the_watcher_takes_no_signal() {
+    if !ours() {
+        return;
+    }
+    let server = relay().start();
+    server.get("/pid").assert_status(200);
+    let mut found = 0;
+    for worker in server.crew() {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", worker.number));
+        for task in tasks.expect("a living process").flatten() {
+            let text = std::fs::read_to_string(task.path().join("status")).expect("a thread");
+            let field = |name: &str| {
+                let line = text.lines().find_map(|line| line.strip_prefix(name));
+                line.map(str::trim).expect("a field").to_owned()
+            };
+            if field("Name:") == "rswsgi-watcher" {
+                // All but KILL, STOP and the two that the C library keeps for itself.
+                let blocked = u64::from_str_radix(&field("SigBlk:"), 16).expect("a mask");
+                let free = 1 << 8 | 1 << 18 | 1 << 31 | 1 << 32;
+                assert_eq!(!blocked & !free, 0, "{blocked:x}");
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 0, "no watcher");
+}
