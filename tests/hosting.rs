@@ -7,6 +7,7 @@ mod hostile;
 mod isolation;
 mod logs;
 mod proof;
+mod surroundings;
 mod users;
 
 use crate::support::only_rswsgi;

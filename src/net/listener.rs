@@ -26,6 +26,8 @@ pub struct Listener {
     name: String,
     kind: Kind,
     file: Option<SocketFile>,
+    /// The same, while another process is to go on listening.
+    kept_file: Option<SocketFile>,
     origin: Origin,
     proxy_protocol: ProxyProtocol,
 }
@@ -114,6 +116,7 @@ impl Listener {
             name: kind.describe(),
             kind,
             file,
+            kept_file: None,
             origin: Origin::Bound,
             proxy_protocol: ProxyProtocol::Off,
         }
@@ -237,7 +240,14 @@ impl Listener {
 
     /// Leaves the socket file behind when dropped: another process goes on listening.
     pub fn keep_file(&mut self) {
-        self.file = None;
+        if let Some(file) = self.file.take() {
+            self.kept_file = Some(file);
+        }
+    }
+
+    /// Nobody else is to listen there after all: the file goes with the socket.
+    pub fn take_back_file(&mut self) {
+        self.file = self.file.take().or(self.kept_file.take());
     }
 
     /// Closes the socket after its file is gone, so that no client finds one without the other.

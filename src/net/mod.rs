@@ -27,9 +27,19 @@ pub const KEPT: &str = "rswsgi-listener";
 
 /// Listeners that this program has bound before and that were kept for it.
 #[derive(Debug, Default)]
-struct Kept(Vec<Listener>);
+pub struct Kept(Vec<Listener>);
 
 impl Kept {
+    /// Those among the sockets that were passed.
+    ///
+    /// # Errors
+    /// Those of [`adopt`].
+    pub fn of(passed: &[Passed]) -> Result<Kept> {
+        let is_kept = |socket: &&Passed| socket.label.as_deref() == Some(KEPT);
+        let kept = passed.iter().filter(is_kept).map(adopt);
+        kept.collect::<Result<_>>().map(Kept)
+    }
+
     /// The one that listens there already. One whose socket file has been replaced is none.
     fn take(&mut self, kind: &Kind) -> Option<Listener> {
         let index = self.0.iter().position(|kept| kept.kind() == kind)?;
@@ -131,6 +141,25 @@ pub fn open(named: &[Listen], passed: &[Passed], backlog: u32) -> Result<Vec<Lis
             .parse()
             .map_err(|reason: String| Error::new(Exit::Internal, reason))?;
         listeners = bind_or_take(&default, backlog, &mut kept)?;
+    }
+    Ok(listeners)
+}
+
+/// The listeners of one of many apps: bound, or those that were kept, or passed under a name of its own
+/// (`fd://web`). `passed`: to the server as a whole.
+///
+/// # Errors
+/// As of [`open`].
+pub fn open_one_of_many(
+    named: &[Listen],
+    passed: &[Passed],
+    kept: &mut Kept,
+    backlog: u32,
+) -> Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    for listen in by_name(named, passed)? {
+        let bound = bind_or_take(&listen.bind, backlog, kept)?.into_iter();
+        listeners.extend(bound.map(|l| l.speaking(listen.proxy_protocol)));
     }
     Ok(listeners)
 }

@@ -149,13 +149,13 @@ impl Service {
 
     /// Gives the manager what we have bound, to be passed to the service when it is started again: no
     /// connection is refused meanwhile. The socket files stay, too.
-    pub fn keep(&self, listeners: &mut [Listener]) {
+    pub fn keep<'a>(&self, listeners: impl IntoIterator<Item = &'a mut Listener>) {
         if !self.keeps {
             return;
         }
         self.send(&format!("FDSTOREREMOVE=1\nFDNAME={KEPT}"));
         let ours = |listener: &&mut Listener| listener.origin() == Origin::Bound;
-        for listener in listeners.iter_mut().filter(ours) {
+        for listener in listeners.into_iter().filter(ours) {
             let state = format!("FDSTORE=1\nFDNAME={KEPT}\nFDPOLL=0");
             self.tell(|notifier| notifier.send_with(&state, listener.as_fd()));
             listener.keep_file();

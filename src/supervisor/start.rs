@@ -112,9 +112,9 @@ fn serve(
             (None, vec![app?])
         }
         Served::Many(host) => {
-            let (metrics, _) = control::claim(&host.settings.metrics_bind, passed)?;
+            let (metrics, passed) = control::claim(&host.settings.metrics_bind, passed)?;
             control = Control::open(&host.settings, &metrics)?;
-            let (host, apps) = hosting::open(*host)?;
+            let (host, apps) = hosting::open(*host, passed)?;
             (Some(host), apps)
         }
     };
@@ -134,6 +134,7 @@ fn serve(
         birth,
         pid_file,
     };
+    supervisor.keep_listeners();
     let now = clock::now();
     for app in &supervisor.apps {
         app.warn_of_exit();

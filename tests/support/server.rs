@@ -220,6 +220,9 @@ impl Server {
     fn pass(mut self, address: Address, fd: OwnedFd) -> Server {
         match &mut self.sockets {
             Sockets::Passed(passed) => passed.push((address, fd)),
+            Sockets::Bound(bound) if bound.is_empty() => {
+                self.sockets = Sockets::Passed(vec![(address, fd)]);
+            }
             Sockets::Bound(_) | Sockets::Standard(_) => {
                 panic!("a test passes listeners or lets the server bind, not both")
             }

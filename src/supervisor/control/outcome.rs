@@ -66,9 +66,13 @@ impl Supervisor {
         };
         let answer: Result<Reply, Refused> = match (then, refused) {
             (Then::Page(page), _) => return self.show(client, page, now),
-            (Then::Stats, _) => {
+            (Then::Stats(named), _) => {
                 let role = self.control.role_of(client);
-                Ok(Reply::Stats(Box::new(self.stats_for(role, now))))
+                Ok(Reply::Stats(Box::new(self.stats_for(
+                    role,
+                    named.as_deref(),
+                    now,
+                ))))
             }
             (Then::Reload(names), _) => self.outcome(&names),
             (Then::Files(outcome), _) => self.outcome_of_files(outcome),

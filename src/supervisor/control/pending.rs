@@ -38,7 +38,8 @@ pub enum Then {
     /// That of the files of many apps.
     Files(Outcome),
     /// A sample of the memory, before the statistics.
-    Stats,
+    /// Of one app, or of all.
+    Stats(Option<String>),
     Page(Page),
     Scale(Vec<ScaledApp>),
     Recycle(u32),

@@ -104,9 +104,12 @@ impl Supervisor {
                     .collect(),
             }))),
             Verb::Stats => {
-                let then = Pending::new(client, None, Then::Stats);
-                match self.wants_sample(then, now) {
-                    Some(_) => Ok(Some(Reply::Stats(Box::new(self.stats_for(role, now))))),
+                let then = Then::Stats(request.app.clone());
+                match self.wants_sample(Pending::new(client, None, then), now) {
+                    Some(_) => {
+                        let stats = self.stats_for(role, named, now);
+                        Ok(Some(Reply::Stats(Box::new(stats))))
+                    }
                     None => Ok(None),
                 }
             }
@@ -348,9 +351,12 @@ impl Supervisor {
         stats
     }
 
-    /// What this client may see of them.
-    pub(super) fn stats_for(&mut self, role: Role, now: Nanos) -> Stats {
+    /// What this client may see of them, and has asked for.
+    pub(super) fn stats_for(&mut self, role: Role, named: Option<&str>, now: Nanos) -> Stats {
         let mut stats = self.stats(now);
+        stats
+            .apps
+            .retain(|app| named.is_none_or(|name| app.name == name));
         if let Some(owner) = role.owner() {
             let is_own = |name: &str| {
                 let mut apps = self.apps.iter().filter(|app| app.settings.name == name);

@@ -6,7 +6,7 @@ use super::{Disabled, Host};
 use crate::config::{self, AppFile, Change, Invocation, Place, Settings};
 use crate::error::{Error, Exit, Result};
 use crate::log;
-use crate::net::{self, Listener};
+use crate::net::{self, Kept, Listener, Passed};
 use crate::supervisor::app::{App, News};
 use crate::supervisor::{Supervisor, check, configuration};
 use crate::sys::account;
@@ -26,13 +26,17 @@ pub struct Outcome {
 }
 
 /// The apps of a server that starts, and what is to be told of the others.
-pub fn open(host: config::Host) -> Result<(Host, Vec<App>)> {
+pub fn open(host: config::Host, passed: Vec<Passed>) -> Result<(Host, Vec<App>)> {
     let files = host.apps()?;
     let mut opened = Host::of(host);
+    opened.kept = Kept::of(&passed)?;
+    opened.passed = passed;
     let mut apps = Vec::new();
     for file in files {
         opened.admit(file, &mut apps);
     }
+    // Of apps that are gone, or listen elsewhere now.
+    opened.kept = Kept::default();
     Ok((opened, apps))
 }
 
@@ -60,6 +64,8 @@ impl Host {
         Host {
             settings: host.settings,
             disabled: Vec::new(),
+            passed: Vec::new(),
+            kept: Kept::default(),
         }
     }
 
@@ -74,7 +80,7 @@ impl Host {
         } = file;
         let opened = settings.and_then(|settings| {
             self.fits(&settings, apps)?;
-            let listeners = listen(&settings, apps)?;
+            let listeners = self.listen(&settings, apps)?;
             App::new(settings, listeners)
         });
         match opened {
@@ -123,19 +129,30 @@ impl Host {
     }
 }
 
-/// Binds what an app listens on, unless another one of ours does already.
-fn listen(settings: &Settings, apps: &[App]) -> Result<Vec<Listener>> {
-    let present = apps.iter().filter(|app| !app.is_retired());
-    for other in present {
-        if let Some(bind) = settings.collides_with(&other.settings) {
-            let message = format!("{} listens on {bind} already", other.settings.name);
-            return Err(Error::new(Exit::Unavailable, message));
+impl Host {
+    /// Binds what an app listens on, unless another one of ours does already.
+    fn listen(&mut self, settings: &Settings, apps: &[App]) -> Result<Vec<Listener>> {
+        let present = apps.iter().filter(|app| !app.is_retired());
+        for other in present {
+            if let Some(bind) = settings.collides_with(&other.settings) {
+                let message = format!("{} listens on {bind} already", other.settings.name);
+                return Err(Error::new(Exit::Unavailable, message));
+            }
         }
+        let (passed, kept) = (&self.passed, &mut self.kept);
+        net::open_one_of_many(&settings.bind, passed, kept, settings.backlog)
     }
-    net::open(&settings.bind, &[], settings.backlog)
 }
 
 impl Supervisor {
+    /// The service manager keeps the listeners of these apps, and no others, over a restart.
+    pub fn keep_listeners(&mut self) {
+        if self.host.is_some() {
+            let apps = self.apps.iter_mut().filter(|app| !app.is_retired());
+            self.service.keep(apps.flat_map(|app| &mut app.listeners));
+        }
+    }
+
     /// Starts the apps that are always there, when it is their turn.
     pub fn begin_all(&mut self, now: Nanos) {
         for app in &mut self.apps {
@@ -174,6 +191,7 @@ impl Supervisor {
         for file in files {
             self.apply(file, Force::No, &mut outcome, now);
         }
+        self.keep_listeners();
         log::info!(
             "read the files of the apps: {} changed, {} new, {} gone",
             outcome.reloaded.len(),
@@ -200,6 +218,7 @@ impl Supervisor {
         }
         let mut outcome = Outcome::default();
         self.apply(file, Force::Yes, &mut outcome, now);
+        self.keep_listeners();
         Ok(outcome)
     }
 
@@ -336,6 +355,7 @@ impl Supervisor {
                 self.add(file, Force::No, &mut outcome, now);
             }
         }
+        self.keep_listeners();
         Vec::from_iter((!outcome.added.is_empty()).then_some(News::Settled))
     }
 }

@@ -20,7 +20,7 @@ use nix::poll::PollFd;
 
 use crate::config::Settings;
 use crate::log;
-use crate::net::Listener;
+use crate::net::{Kept, Listener, Passed};
 use crate::schedule::turns::{self, Bounds, Choice};
 use crate::supervisor::app::{App, News};
 use crate::supervisor::{Course, Supervisor};
@@ -38,6 +38,10 @@ pub struct Host {
     pub settings: Settings,
     /// Apps whose file or listeners keep them from being served.
     pub disabled: Vec<Disabled>,
+    /// Sockets that the service manager has passed.
+    passed: Vec<Passed>,
+    /// Those of them that are ours from an earlier life, while it starts.
+    kept: Kept,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use nix::unistd::geteuid;
 
 use crate::config::Settings;
 use crate::log;
+use crate::net::Listener;
 use crate::schedule::turns::Claim;
 use crate::scoreboard::{Row, State};
 use crate::supervisor::app::{App, News};
@@ -376,6 +377,8 @@ impl App {
         self.presence.is_retired = true;
         self.presence.wants_since = None;
         self.presence.next = None;
+        // The files are ours to remove again, whoever was to keep them.
+        self.listeners.iter_mut().for_each(Listener::take_back_file);
         self.listeners.clear();
         self.drain(now);
     }
