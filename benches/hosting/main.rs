@@ -245,7 +245,6 @@ const PLAIN: Behaviour = Behaviour {
 const BEHAVIOURS: [Behaviour; 5] = [
     Behaviour {
         name: "beside a crash loop",
-        host: "start-timeout = '2s'",
         module: "import os\nos.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), 9))\n",
         ..PLAIN
     },
@@ -271,7 +270,6 @@ const BEHAVIOURS: [Behaviour; 5] = [
     },
     Behaviour {
         name: "beside an endless import",
-        host: "start-timeout = '2s'",
         module: "while True:\n    pass\n",
         ..PLAIN
     },
@@ -294,12 +292,12 @@ fn beside(options: &Options, behaviour: Behaviour) -> Result<(), String> {
         work()\n    start_response('200 OK', [('Content-Length', '2')])\n    return [b'ok']\n";
     place.module("bad", &format!("{module}{asked}"))?;
     place.app("good", USERS, "target = 'app'")?;
-    place.app("bad", USERS + 1, "target = 'bad'")?;
+    place.app("bad", USERS + 1, "target = 'bad'\nstart-timeout = '2s'")?;
     let own = place.directory_of("bad", USERS + 1)?;
     place.directory_of("good", USERS)?;
     let before = before.map(|before| before.replace("DIR", &own.display().to_string()));
     let server = place.start(before.as_deref())?;
-    server.get("good", "GET")?;
+    server.wait_for("the other app", |server| server.get("good", "GET").ok())?;
     // Whoever asks the app that misbehaves has to wait, or is cut off.
     let socket = server.socket("bad");
     thread::spawn(move || get(&socket, "POST"));
