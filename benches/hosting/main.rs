@@ -305,5 +305,7 @@ fn beside(options: &Options, behaviour: Behaviour) -> Result<(), String> {
     let client = Client::of(&server, "good");
     thread::sleep(Duration::from_secs(options.seconds));
     client.tell(name);
+    drop(server);
+    server::end_all_of(USERS + 1);
     Ok(())
 }
