@@ -65,19 +65,28 @@ fn wheel() -> &'static Result<PathBuf, String> {
         copy.arg("--archive")
             .args(parts.map(|part| root().join(part)));
         run(copy.arg(&source))?;
-        let environment = venv(&python::default().path, "build")?;
-        run(Command::new(environment.join("bin/pip"))
+        let environment = venv(&python::default().path, BUILDING)?;
+        run(pip_that_builds(&environment)
             .args(["wheel", "--quiet", "--no-deps", "--wheel-dir"])
             .arg(&out)
-            .arg(&source)
-            .env("CARGO_TARGET_DIR", scratch().join("target"))
-            .env("SETUPTOOLS_RUST_CARGO_PROFILE", "dev"))?;
+            .arg(&source))?;
         let mut entries = fs::read_dir(&out)
             .map_err(|error| error.to_string())?
             .flatten();
         let wheel = entries.next().ok_or("pip built no wheel")?;
         Ok(wheel.path())
     })
+}
+
+/// The environment that all builds are made in, one after the other: where the interpreter is in another
+/// place, PyO3 is compiled again.
+const BUILDING: &str = "build";
+
+fn pip_that_builds(environment: &Path) -> Command {
+    let mut pip = Command::new(environment.join("bin/pip"));
+    pip.env("CARGO_TARGET_DIR", scratch().join("target"))
+        .env("SETUPTOOLS_RUST_CARGO_PROFILE", "dev");
+    pip
 }
 
 fn venv(python: &Path, name: &str) -> Result<PathBuf, String> {
@@ -139,6 +148,51 @@ fn one_wheel_serves_every_python() {
 }
 
 #[test]
+fn pip_install_in_the_source_gives_commands_module_and_types() {
+    // It leaves its source behind, compiled.
+    if built().is_none() {
+        return;
+    }
+    let mut versions = 0;
+    for python in python::pythons() {
+        let environment = venv(&python.path, BUILDING).expect("a venv");
+        let installed = run(pip_that_builds(&environment)
+            .args(["install", "--quiet", "."])
+            .current_dir(scratch().join("source")));
+        installed.unwrap_or_else(|reason| panic!("{:?}: {reason}", python.version));
+        let path = format!("{}/bin:/usr/bin:/bin", environment.display());
+        // By name, as a user does, and not in the source.
+        let run = |line: &str| {
+            let mut shell = Command::new("sh");
+            let shell = shell.args(["-c", line]).env("PATH", &path);
+            let shell = shell.current_dir(&environment).env_remove("PYTHONPATH");
+            run(shell).unwrap_or_else(|reason| panic!("{:?}: {reason}", python.version))
+        };
+        let version = env!("CARGO_PKG_VERSION");
+        assert_eq!(run("rswsgi --version"), format!("rswsgi {version}\n"));
+        let ctl = run("rswsgictl --version");
+        assert_eq!(ctl, format!("rswsgictl {version}\n"));
+        let (major, minor) = python.version;
+        let question = "import rswsgi, sys; print(rswsgi.__version__, *sys.version_info[:2])";
+        let answer = run(&format!("python -c '{question}'"));
+        assert_eq!(answer, format!("{version} {major} {minor}\n"));
+        // PEP 561: a package of this name is looked for by type checkers, and needs no py.typed.
+        let files = run("pip show --files rswsgi");
+        assert!(files.contains(" rswsgi-stubs/__init__.pyi\n"), "{files}");
+        let server = Server::new()
+            .app("procs")
+            .program(environment.join("bin/rswsgi"))
+            .any_python()
+            .start();
+        server.log.wait_for(&format!("(Python {major}.{minor}."));
+        server.get("/").assert_status(200);
+        server.finish();
+        versions += 1;
+    }
+    assert!(versions > 0, "no interpreter");
+}
+
+#[test]
 fn what_pip_has_installed_serves_other_environments() {
     let Some(wheel) = built() else {
         return;
@@ -188,6 +242,20 @@ fn the_types_are_those_of_the_module() {
         .arg(allowed)
         .current_dir(&environment))
     .expect("stubs and module agree");
+    // Found by a program of somebody else, and believed.
+    let check = |text: &str| {
+        fs::write(environment.join("program.py"), text).expect("a file");
+        run(Command::new(environment.join("bin/mypy"))
+            .args(["--strict", "program.py"])
+            .current_dir(&environment))
+    };
+    check("import rswsgi\nversion: str = rswsgi.__version__\n").expect("a right program");
+    let wrong = check("import rswsgi\nversion: int = rswsgi.__version__\n");
+    let complaint = wrong.expect_err("a wrong program");
+    assert!(
+        complaint.contains("expression has type \"str\""),
+        "{complaint}"
+    );
 }
 
 #[test]
