@@ -136,17 +136,26 @@ fn a_file_with_a_mistake_disables_its_app_alone() {
     wait_until("the failure", || {
         (hosted.state("broken") == "failing").then_some(())
     });
-    let why = hosted.ctl(&["app", "why", "broken"]).done();
-    why.shows(&[
-        "failing",
-        "RuntimeError: not today",
-        "in <module>",
-        "next try put off by",
-    ]);
-    hosted
-        .ctl(&["app", "list"])
-        .done()
-        .shows(&["disabled", "wrong.toml:2", "not today"]);
+    // Between two tries: while one is under way the story is another.
+    let says = |verb: &[&str], pieces: &[&str]| {
+        wait_until("the story of the failure", || {
+            let said = hosted.ctl(verb).done();
+            pieces
+                .iter()
+                .all(|piece| said.out.contains(piece))
+                .then_some(())
+        });
+    };
+    says(
+        &["app", "why", "broken"],
+        &[
+            "failing",
+            "RuntimeError: not today",
+            "in <module>",
+            "next try put off by",
+        ],
+    );
+    says(&["app", "list"], &["disabled", "wrong.toml:2", "not today"]);
     // Mended, it is there with the next reload; the others are as they were.
     let shop = master(&hosted, "shop");
     hosted.write("wrong", "target = 'shop'\nworkers = 1\n");
