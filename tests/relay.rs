@@ -28,6 +28,13 @@ fn ask(client: &mut Client, path: &str) {
     client.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"));
 }
 
+/// Each of them for what [`assert_each_served_once`] counts.
+fn ask_each(clients: &mut [Client]) {
+    for (number, client) in clients.iter_mut().enumerate() {
+        ask(client, &format!("/served?{number}"));
+    }
+}
+
 /// The process that a note names behind `word`.
 #[track_caller]
 fn noted(server: &Running, word: &str) -> Pid {

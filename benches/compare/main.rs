@@ -5,6 +5,8 @@
 //! that it answers correctly, is warmed up and measured; rounds are interleaved, so that a slow
 //! minute of the machine hits every server. Nothing here asserts a speed.
 
+#[path = "../common/arguments.rs"]
+mod arguments;
 mod clients;
 #[path = "../common/environment.rs"]
 mod environment;
@@ -68,22 +70,15 @@ fn main() -> ExitCode {
 }
 
 fn command_line() -> Command {
-    let number = |name: &'static str, default: &'static str, help: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .default_value(default)
-            .value_parser(value_parser!(u32).range(1..))
-            .help(help)
-    };
     let list = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_delimiter(',').help(help)
     };
     Command::new("compare")
         .about("Compares rswsgi with other servers on this machine")
         .args([
-            number("rounds", "3", "Samples per server and workload"),
-            number("seconds", "2", "Length of a sample"),
-            number(
+            arguments::number("rounds", "3", "Samples per server and workload"),
+            arguments::number("seconds", "2", "Length of a sample"),
+            arguments::number(
                 "workers",
                 "1",
                 "Processes that serve, per server (mixed: always 4)",
@@ -99,21 +94,23 @@ fn command_line() -> Command {
                 .long("confine")
                 .action(ArgAction::SetTrue)
                 .help("Keep the server off the load generator's CPU"),
-            // `cargo bench` passes this to every bench target.
-            Arg::new("bench")
-                .long("bench")
-                .hide(true)
-                .action(ArgAction::SetTrue),
+            arguments::bench(),
         ])
         .subcommand(
             Command::new("floor")
                 .about("Internal: serve fixed responses")
-                .args([number("port", "8000", ""), number("workers", "1", "")]),
+                .args([
+                    arguments::number("port", "8000", ""),
+                    arguments::number("workers", "1", ""),
+                ]),
         )
         .subcommand(
             Command::new("clients")
                 .about("Internal: ask for a workload with requests that differ")
-                .args([number("port", "8000", ""), number("seconds", "1", "")])
+                .args([
+                    arguments::number("port", "8000", ""),
+                    arguments::number("seconds", "1", ""),
+                ])
                 .arg(Arg::new("workload").long("workload").default_value("mixed")),
         )
 }

@@ -2,6 +2,8 @@
 //! import, and what the clients of one app notice of the others: many that wake, and one that does its
 //! worst. Nothing here asserts a figure.
 
+#[path = "../common/arguments.rs"]
+mod arguments;
 #[path = "../common/module.rs"]
 mod module;
 mod server;
@@ -13,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use clap::{Arg, ArgAction, value_parser};
+use clap::{Arg, value_parser};
 use nix::unistd::Uid;
 
 use server::{Place, Server, get};
@@ -39,30 +41,19 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let number = |name: &'static str, default: &'static str, help: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .default_value(default)
-            .value_parser(value_parser!(u32).range(1..))
-            .help(help)
-    };
     let matches = clap::Command::new("hosting")
         .about("Many apps in one server: memory, cold starts, neighbours")
         .args([
-            number("apps", "200", "Apps in all, of 20 users"),
-            number("waking", "50", "Apps that wake at once beside a busy one"),
-            number("rounds", "15", "Cold starts, in turn with bare imports"),
-            number("seconds", "5", "Time for each measurement of a busy app"),
+            arguments::number("apps", "200", "Apps in all, of 20 users"),
+            arguments::number("waking", "50", "Apps that wake at once beside a busy one"),
+            arguments::number("rounds", "15", "Cold starts, in turn with bare imports"),
+            arguments::number("seconds", "5", "Time for each measurement of a busy app"),
             Arg::new("python")
                 .long("python")
                 .default_value("/usr/bin/python3")
                 .value_parser(value_parser!(PathBuf))
                 .help("Interpreter; other users have to be able to execute it"),
-            // `cargo bench` passes this to every bench target.
-            Arg::new("bench")
-                .long("bench")
-                .hide(true)
-                .action(ArgAction::SetTrue),
+            arguments::bench(),
         ])
         .get_matches();
     let number = |name| *matches.get_one::<u32>(name).expect("it has a default") as usize;

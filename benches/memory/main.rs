@@ -5,6 +5,9 @@
 //! answered, and the memory is measured when all of them have answered the same number of requests.
 //! Nothing here asserts a size.
 
+#[path = "../common/arguments.rs"]
+#[allow(dead_code, reason = "each benchmark uses a part of what is common")]
+mod arguments;
 #[path = "../common/environment.rs"]
 #[allow(dead_code, reason = "each benchmark uses a part of what is common")]
 mod environment;
@@ -29,7 +32,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::{Arg, ArgAction, ArgMatches, value_parser};
+use clap::{Arg, ArgMatches, value_parser};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -115,11 +118,7 @@ fn command_line() -> clap::Command {
                 .default_value("python3")
                 .value_parser(value_parser!(PathBuf))
                 .help("Interpreter the virtual environment is made from"),
-            // `cargo bench` passes this to every bench target.
-            Arg::new("bench")
-                .long("bench")
-                .hide(true)
-                .action(ArgAction::SetTrue),
+            arguments::bench(),
         ])
 }
 

@@ -4,6 +4,8 @@
 //! they are answered, each over one connection that stays. Only the CPU time of the server is compared; rounds
 //! are interleaved, so that a slow minute of the machine hits both. Nothing here asserts a speed.
 
+#[path = "../common/arguments.rs"]
+mod arguments;
 mod clients;
 #[path = "../common/module.rs"]
 mod module;
@@ -18,7 +20,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use clap::{Arg, ArgAction, ArgMatches, value_parser};
+use clap::{Arg, ArgMatches, value_parser};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -102,21 +104,13 @@ fn main() -> ExitCode {
 }
 
 fn command_line() -> clap::Command {
-    let number = |name: &'static str, default: &'static str, help: &'static str| {
-        let number = value_parser!(u32).range(1..);
-        Arg::new(name)
-            .long(name)
-            .default_value(default)
-            .value_parser(number)
-            .help(help)
-    };
     clap::Command::new("was")
         .about("Compares Multi-WAS with HTTP over a Unix socket")
         .args([
-            number("rounds", "5", "Samples per front end and workload"),
-            number("seconds", "2", "Length of a sample"),
-            number("workers", "1", "Processes that serve"),
-            number(
+            arguments::number("rounds", "5", "Samples per front end and workload"),
+            arguments::number("seconds", "2", "Length of a sample"),
+            arguments::number("workers", "1", "Processes that serve"),
+            arguments::number(
                 "clients",
                 "8",
                 "Connections, each with one request at a time",
@@ -126,11 +120,7 @@ fn command_line() -> clap::Command {
                 .default_value("python3")
                 .value_parser(value_parser!(PathBuf))
                 .help("Interpreter that runs the application"),
-            // `cargo bench` passes this to every bench target.
-            Arg::new("bench")
-                .long("bench")
-                .hide(true)
-                .action(ArgAction::SetTrue),
+            arguments::bench(),
         ])
 }
 

@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 pub use destination::Destination;
 pub use form::{Entry, Form};
 use journal::Journal;
-pub use throttle::{Allowed, Throttle};
+pub use throttle::{Allowed, Throttle, more_like_this};
 pub use writer::Writer;
 
 /// Who speaks: `supervisor`, `master [shop gen 3]`, `worker 2 [shop gen 3]`.

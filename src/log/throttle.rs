@@ -23,6 +23,14 @@ pub enum Allowed {
     },
 }
 
+/// What is put behind an entry to say that others were withheld.
+pub fn more_like_this(withheld: u64) -> String {
+    match withheld {
+        0 => String::new(),
+        n => format!(" ({n} more like this were not logged)"),
+    }
+}
+
 impl Throttle {
     pub fn new(per_second: u32) -> Self {
         Self {

@@ -43,6 +43,11 @@ impl Passed {
     pub fn unnamed(fd: RawFd) -> Passed {
         Passed { fd, label: None }
     }
+
+    /// One that this program has bound before.
+    pub fn is_kept(&self) -> bool {
+        self.label.as_deref() == Some(super::KEPT)
+    }
 }
 
 impl fmt::Display for Passed {

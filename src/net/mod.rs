@@ -35,8 +35,7 @@ impl Kept {
     /// # Errors
     /// Those of [`adopt`].
     pub fn of(passed: &[Passed]) -> Result<Kept> {
-        let is_kept = |socket: &&Passed| socket.label.as_deref() == Some(KEPT);
-        let kept = passed.iter().filter(is_kept).map(adopt);
+        let kept = passed.iter().filter(|socket| socket.is_kept()).map(adopt);
         kept.collect::<Result<_>>().map(Kept)
     }
 
@@ -99,7 +98,7 @@ fn check_names(named: &[Listen], binds: &[Listen], passed: &[Passed]) -> Result<
         let taken = binds
             .iter()
             .any(|listen| listen.bind == Bind::Fd(socket.fd));
-        !taken && socket.label.as_deref() != Some(KEPT)
+        !taken && !socket.is_kept()
     };
     match passed.iter().find(is_left) {
         None => Ok(()),
@@ -117,13 +116,10 @@ pub fn open(named: &[Listen], passed: &[Passed], backlog: u32) -> Result<Vec<Lis
     let binds = by_name(named, passed)?;
     check_names(named, &binds, passed)?;
     let named = &binds;
+    let mut kept = Kept::of(passed)?;
     let mut listeners = Vec::new();
-    let mut kept = Kept::default();
-    for socket in passed {
-        match socket.label.as_deref() {
-            Some(KEPT) => kept.0.push(adopt(socket)?),
-            _ => listeners.push(adopt(socket)?.speaking(protocol_of(named, socket.fd))),
-        }
+    for socket in passed.iter().filter(|socket| !socket.is_kept()) {
+        listeners.push(adopt(socket)?.speaking(protocol_of(named, socket.fd)));
     }
     for (index, listen) in named.iter().enumerate() {
         let taken = |fd: i32| passed.iter().any(|socket| socket.fd == fd);

@@ -23,20 +23,19 @@ use crate::error::{Error, Exit, Result};
 use crate::log;
 use crate::net::was::{self, Connection, New, Standard};
 use crate::net::{Door, HandedListener, Kind, Listener, Passed};
+use crate::relay::FrontEnd;
 use crate::sys::clock::{Nanos, SECOND};
+use crate::sys::passing::Reserve;
 use crate::sys::socket;
 
 /// Clients at the same time: one has as many connections as it likes.
 const MOST_CLIENTS: usize = 256;
 /// After something failed for want of descriptors or memory.
 const PAUSE: Nanos = SECOND;
-/// Of one connection.
-const DESCRIPTORS: usize = 3;
 /// Connections passed on per wake-up.
 const BATCH: usize = 64;
 
 /// Who brings WAS connections to one app.
-#[derive(Default)]
 pub struct Broker {
     /// Where clients connect, and who has.
     sources: Vec<Listener>,
@@ -47,8 +46,8 @@ pub struct Broker {
     single: Option<OwnedFd>,
     /// What the workers have not had room for.
     waiting: Option<Connection>,
-    /// Places in the table of descriptors for one connection: what finds none there is closed by the kernel.
-    reserve: Vec<OwnedFd>,
+    /// For one connection.
+    reserve: Reserve,
     /// There were no descriptors: until then nobody is let in and nothing is taken.
     short_until: Option<Nanos>,
     /// The program was started for a connection, or for a client, that is gone.
@@ -107,6 +106,21 @@ pub fn standard(
             Err(error.advise("without one, give --bind was:/path or --bind HOST:PORT"))
         }
         Standard::Terminal | Standard::Other => Ok(None),
+    }
+}
+
+impl Default for Broker {
+    fn default() -> Self {
+        Self {
+            sources: Vec::new(),
+            clients: Vec::new(),
+            entry: None,
+            single: None,
+            waiting: None,
+            reserve: Reserve::of(FrontEnd::Was.descriptors()),
+            short_until: None,
+            forsaken: Cell::default(),
+        }
     }
 }
 
@@ -205,7 +219,7 @@ impl Broker {
         // Those that have left make room, whatever there is of it.
         let has_place = self.waiting.is_some() || self.fill().is_ok();
         if has_place {
-            self.reserve.clear();
+            self.reserve.release();
             self.pass_on();
             let _ = self.fill();
         }
@@ -218,12 +232,10 @@ impl Broker {
 
     /// Nobody who is let in gets the places of the next connection.
     fn fill(&mut self) -> io::Result<()> {
-        if let Some(entry) = &self.entry {
-            while self.reserve.len() < DESCRIPTORS {
-                self.reserve.push(entry.try_clone()?);
-            }
+        match &self.entry {
+            Some(entry) => self.reserve.fill(entry),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn let_in(&mut self) -> io::Result<()> {

@@ -13,11 +13,10 @@ use std::process::Command;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::unistd::Pid;
 
 use super::isolation::Isolation;
 use super::privileges::Privileges;
-use super::process::{Child, exit_now, preparation};
+use super::process::{Child, exit_now, preparation, start};
 
 /// What has become of it.
 pub struct Launch {
@@ -72,9 +71,7 @@ pub fn launch(
     // SAFETY: between fork and exec `become_it` makes system calls only; it neither allocates nor takes a
     // lock, and it never returns.
     unsafe { command.pre_exec(become_it) };
-    let child = command.spawn()?;
-    let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
-    Ok((Child::adopt(Pid::from_raw(pid))?, Launch { told }))
+    Ok((start(command)?, Launch { told }))
 }
 
 /// Closes every descriptor after the standard streams that is not one of these, which are in order.

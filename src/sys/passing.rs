@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -37,6 +37,49 @@ pub fn send(
             Err(error) => return Err(error.into()),
             Ok(_) => return Ok(()),
         }
+    }
+}
+
+/// Places in the table of descriptors for those of one message: what finds none there is closed by the kernel
+/// (`MSG_CTRUNC` in recvmsg(2)), and with it what it stands for.
+#[derive(Debug)]
+pub struct Reserve {
+    held: Vec<OwnedFd>,
+    /// Descriptors in the largest message.
+    most: usize,
+}
+
+impl Reserve {
+    /// Empty; `most` is how many descriptors the largest message has.
+    pub fn of(most: usize) -> Self {
+        let held = Vec::new();
+        Self { held, most }
+    }
+
+    /// Takes the places, by copies of any descriptor.
+    ///
+    /// # Errors
+    /// Those of fcntl(2), `F_DUPFD_CLOEXEC`. What has been taken stays.
+    pub fn fill(&mut self, any: impl AsFd) -> io::Result<()> {
+        while self.held.len() < self.most {
+            self.held.push(any.as_fd().try_clone_to_owned()?);
+        }
+        Ok(())
+    }
+
+    /// Leaves its places to a message, which is to be received now.
+    pub fn release(&mut self) {
+        self.held.clear();
+    }
+
+    /// The same where they may not be complete.
+    ///
+    /// # Errors
+    /// As of [`Reserve::fill`]: there is no room for a message.
+    pub fn clear(&mut self, any: impl AsFd) -> io::Result<()> {
+        self.fill(any)?;
+        self.release();
+        Ok(())
     }
 }
 
@@ -125,7 +168,6 @@ mod tests {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
     use std::fs::File;
     use std::io::{Read, Write};
-    use std::os::fd::AsFd;
 
     fn pair() -> (OwnedFd, OwnedFd) {
         let flags = SockFlag::SOCK_CLOEXEC;

@@ -158,6 +158,11 @@ pub fn spawn_isolated(
     // SAFETY: between fork and exec `prepare` makes system calls only; it neither allocates nor
     // takes a lock.
     unsafe { command.pre_exec(prepare) };
+    start(command)
+}
+
+/// Starts what is prepared.
+pub(super) fn start(mut command: Command) -> io::Result<Child> {
     let child = command.spawn()?;
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
     Child::adopt(Pid::from_raw(pid))

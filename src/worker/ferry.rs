@@ -129,10 +129,7 @@ impl Floor {
 /// It is tried again and again, and most of it is the same.
 pub(super) fn tell_trouble(places: &mut Places, error: &dyn std::fmt::Display, now: Nanos) {
     if let Allowed::Yes { withheld } = places.troubles.ask(now) {
-        let more = match withheld {
-            0 => String::new(),
-            n => format!(" ({n} more like this were not logged)"),
-        };
+        let more = log::more_like_this(withheld);
         log::error!("cannot send a connection on: {error}{more}");
     }
 }

@@ -44,10 +44,11 @@ use crate::http::forwarded::{Believed, Field};
 use crate::log::{self, Throttle};
 use crate::net::Listener;
 use crate::python::{Collector, run_signal_handlers};
-use crate::relay::{LONGEST, Relay, Traits};
+use crate::relay::{FrontEnd, LONGEST, Relay, Traits};
 use crate::scoreboard::{Counter, Row, Scoreboard, State};
 use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND, nanos};
 use crate::sys::image::Image;
+use crate::sys::passing::Reserve;
 use crate::sys::seqpacket::{Channel, Received};
 use crate::sys::signal::Inbox;
 use crate::sys::{forks, orphan};
@@ -205,7 +206,7 @@ pub struct Worker<'a> {
     rest: Rest,
     refusals: Throttle,
     shortages: Throttle,
-    reserve: relay::Reserve,
+    reserve: Reserve,
     /// Where the last connection came from, and the last new one.
     last_door: Door,
     last_listener: usize,
@@ -231,7 +232,12 @@ impl<'a> Worker<'a> {
         let bell = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let floor = Floor::new(ground, EventFd::from_flags(bell)?);
         let floor: &'static Floor = Box::leak(Box::new(floor));
-        let reserve = relay::Reserve::new(&plan.listeners, &plan.nudge);
+        let front_end = match plan.listeners.iter().any(Listener::speaks_was) {
+            true => FrontEnd::Was,
+            false => FrontEnd::Http,
+        };
+        let mut reserve = Reserve::of(front_end.descriptors());
+        let _ = reserve.fill(&plan.nudge);
         let worker = Self {
             settings,
             limits: http::Limits {

@@ -10,12 +10,10 @@ use super::ferry::Passage;
 use super::outlet::Transport;
 use super::{Id, Leave, Worker};
 use crate::log::{self, Allowed};
-use crate::net::Listener;
-use crate::relay::{Cause, FrontEnd, Message, Taken, Traits};
+use crate::relay::{Cause, Message, Taken, Traits};
 use crate::scoreboard::{Counter, State};
 use crate::sys::clock::{MILLISECOND, Nanos, SECOND};
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 /// Between two attempts when the relay is full.
 const AGAIN: Nanos = 10 * MILLISECOND;
@@ -36,44 +34,6 @@ pub(super) enum Farewell {
     HandOver { until: Nanos },
     /// Others would, but nobody has taken them in time: as with [`Farewell::Finish`].
     GiveUp,
-}
-
-/// Places in the table of descriptors, for connections that come in messages: what finds none there is closed by the
-/// kernel (`MSG_CTRUNC` in recvmsg(2)), and with it the connection.
-#[derive(Debug)]
-pub(super) struct Reserve {
-    held: Vec<OwnedFd>,
-    /// Descriptors in the largest message.
-    most: usize,
-}
-
-impl Reserve {
-    pub(super) fn new(listeners: &[Listener], any: impl AsFd) -> Self {
-        let front_end = match listeners.iter().any(Listener::speaks_was) {
-            true => FrontEnd::Was,
-            false => FrontEnd::Http,
-        };
-        let mut reserve = Self {
-            held: Vec::new(),
-            most: front_end.descriptors(),
-        };
-        let _ = reserve.fill(any);
-        reserve
-    }
-
-    /// Makes room for a message, or says why there is none.
-    pub(super) fn clear(&mut self, any: impl AsFd) -> io::Result<()> {
-        self.fill(any)?;
-        self.held.clear();
-        Ok(())
-    }
-
-    pub(super) fn fill(&mut self, any: impl AsFd) -> io::Result<()> {
-        while self.held.len() < self.most {
-            self.held.push(any.as_fd().try_clone_to_owned()?);
-        }
-        Ok(())
-    }
 }
 
 impl Worker<'_> {

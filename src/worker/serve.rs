@@ -565,10 +565,7 @@ impl Worker<'_> {
                 b"" => String::new(),
                 line => format!(" in {:?}", printable(line)),
             };
-            let more = match withheld {
-                0 => String::new(),
-                n => format!(" ({n} more like this were not logged)"),
-            };
+            let more = log::more_like_this(withheld);
             log::info!("refused a request with {status}: {name}{place} from {client}{more}");
         }
         self.answer_and_linger(py, id, refusal.status(), line)

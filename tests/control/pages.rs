@@ -1,11 +1,10 @@
 //! The pages for curl and exporters.
 
 use super::ours;
-use crate::support::{Control, Running, Server, skip, wait_until};
+use crate::support::{Control, Running, Server, promtool, wait_until};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
 
 /// Status, head and body of a page on the control socket.
 #[track_caller]
@@ -129,9 +128,8 @@ fn promtool_accepts_the_metrics() {
     if !ours() {
         return;
     }
-    let found = Command::new("promtool").arg("--version").output().is_ok();
-    if !found {
-        return skip("promtool is not installed (Debian: prometheus)");
+    if !promtool::is_here() {
+        return;
     }
     let (server, address) = with_metrics();
     for listener in [0, 1] {
@@ -142,18 +140,5 @@ fn promtool_accepts_the_metrics() {
     client.response().assert_status(505);
     Control::of(&server, "basic").done(serde_json::json!({"do": "reload"}));
     let (_, _, body) = fetch(&address, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
-    let mut promtool = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("run promtool");
-    let mut input = promtool.stdin.take().expect("it is a pipe");
-    input.write_all(body.as_bytes()).expect("promtool reads");
-    drop(input);
-    let output = promtool.wait_with_output().expect("promtool ends");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{said}\n{body}");
-    assert_eq!(said, "", "{body}");
+    promtool::assert_accepts(&body);
 }

@@ -3,12 +3,10 @@
 use super::{module, ours};
 use crate::support::control::Control;
 use crate::support::server::Address;
-use crate::support::{Client, Hosted, Hosting, MultiClient, Scratch, skip, wait_until};
+use crate::support::{Client, Hosted, Hosting, MultiClient, Scratch, promtool, wait_until};
 use rswsgi::sys::passing::receive;
-use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
-use std::process::{Command, Stdio};
 
 fn two(host: &str) -> Hosting {
     Hosting::new(host)
@@ -62,8 +60,8 @@ fn promtool_accepts_the_metrics_of_many_apps() {
     if !ours() {
         return;
     }
-    if Command::new("promtool").arg("--version").output().is_err() {
-        return skip("promtool is not installed (Debian: prometheus)");
+    if !promtool::is_here() {
+        return;
     }
     let hosted = two("on-demand = true\n").start();
     hosted.get("shop", "/").assert_text("some");
@@ -74,19 +72,7 @@ fn promtool_accepts_the_metrics_of_many_apps() {
     // Every sample is one app's, but those of the server as a whole.
     let of = |app: &str| body.matches(&format!("app=\"{app}\"")).count();
     assert!(of("shop") > 10 && of("blog") > 10, "{body}");
-    let mut promtool = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("run promtool");
-    let mut input = promtool.stdin.take().expect("it is a pipe");
-    input.write_all(body.as_bytes()).expect("promtool reads");
-    drop(input);
-    let output = promtool.wait_with_output().expect("promtool ends");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success() && said.is_empty(), "{said}\n{body}");
+    promtool::assert_accepts(body);
 }
 
 #[test]

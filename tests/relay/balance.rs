@@ -1,6 +1,6 @@
 //! Requests that come at once to a worker whose application is slow are shared with those that have nothing to do.
 
-use super::{ask, assert_each_served_once, noted, ours, pin, relay};
+use super::{ask, ask_each, assert_each_served_once, noted, ours, pin, relay};
 use crate::support::Control;
 
 #[test]
@@ -15,9 +15,7 @@ fn an_idle_sibling_gets_some_of_the_requests_that_come_at_once() {
     let mut busy = pinned.clients.remove(0);
     ask(&mut busy, "/linger");
     assert_eq!(noted(&server, "waiting"), pinned.owner);
-    for (number, client) in pinned.clients.iter_mut().enumerate() {
-        ask(client, &format!("/served?{number}"));
-    }
+    ask_each(&mut pinned.clients);
     gate.open();
     busy.response().assert_status(200);
     let (owner, sibling) = (
@@ -52,9 +50,7 @@ fn nobody_gets_anything_who_is_busy() {
     let mut other = server.connect();
     ask(&mut other, "/wait?other-gate");
     assert_eq!(noted(&server, "waiting"), pinned.sibling);
-    for (number, client) in pinned.clients.iter_mut().enumerate() {
-        ask(client, &format!("/served?{number}"));
-    }
+    ask_each(&mut pinned.clients);
     gate.open();
     busy.response().assert_status(200);
     for client in &mut pinned.clients {

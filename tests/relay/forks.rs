@@ -2,7 +2,7 @@
 //! over: no warning (CPython warns of a fork in a process with threads from 3.12 on), no hang, nothing
 //! served twice, and no child that keeps a connection open.
 
-use super::{ask, assert_each_served_once, noted, ours, pin, relay};
+use super::{ask, ask_each, assert_each_served_once, noted, ours, pin, relay};
 use crate::support::{Running, pythons};
 
 /// On every CPython that is here; a deprecation warning is an exception.
@@ -95,9 +95,7 @@ fn a_child_that_returns_serves_nothing() {
         let mut busy = pinned.clients.remove(0);
         ask(&mut busy, "/fork-and-return");
         noted(server, "busy");
-        for (number, client) in pinned.clients.iter_mut().enumerate() {
-            ask(client, &format!("/served?{number}"));
-        }
+        ask_each(&mut pinned.clients);
         gate.open();
         for client in &mut pinned.clients {
             client.response().assert_status(200);

@@ -1,7 +1,7 @@
 //! What a hostile application and sheer numbers can do: garbage on the relay, a relay that is full, descriptors
 //! that stay behind. Clients, the supervisor and the other workers do not notice.
 
-use super::{ask, assert_each_served_once, noted, ours, pin, relay};
+use super::{ask, ask_each, assert_each_served_once, noted, ours, pin, relay};
 use crate::support::{Client, Control, Pid, Running, Server, wait_until};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -141,9 +141,7 @@ fn messages_that_an_application_has_altered_disturb_nobody() {
     let mut other = server.connect();
     ask(&mut other, "/wait?other-gate");
     noted(&server, "waiting");
-    for (number, client) in pinned.clients.iter_mut().enumerate() {
-        ask(client, &format!("/served?{number}"));
-    }
+    ask_each(&mut pinned.clients);
     // They are on the relay when the owner has let go of them.
     let handed_over = || {
         let own = descriptors(pinned.owner).len();
@@ -180,9 +178,7 @@ fn an_application_that_closes_the_relay_harms_itself_only() {
     assert!(closed.parse::<usize>().is_ok_and(|n| n > 0), "{closed}");
     ask(&mut busy, "/wait");
     assert_eq!(noted(&server, "waiting"), pinned.owner);
-    for (number, client) in pinned.clients.iter_mut().enumerate() {
-        ask(client, &format!("/served?{number}"));
-    }
+    ask_each(&mut pinned.clients);
     std::thread::sleep(Duration::from_millis(300));
     assert!(!pinned.clients.iter().any(Client::has_answer));
     let sibling = pinned.sibling.number.to_string();
@@ -262,9 +258,7 @@ fn a_full_relay_loses_nothing() {
         note.starts_with("filled ") && !note.starts_with("filled 0 "),
         "{note}"
     );
-    for (number, client) in pinned.clients.iter_mut().enumerate() {
-        ask(client, &format!("/served?{number}"));
-    }
+    ask_each(&mut pinned.clients);
     // For a while there is no room; then there is.
     std::thread::sleep(Duration::from_millis(100));
     other_gate.open();
@@ -301,9 +295,7 @@ fn connections_that_a_full_relay_does_not_take_are_served_by_their_worker() {
         note.starts_with("filled ") && !note.starts_with("filled 0 "),
         "{note}"
     );
-    for (number, client) in clients.iter_mut().enumerate() {
-        ask(client, &format!("/served?{number}"));
-    }
+    ask_each(&mut clients);
     std::thread::sleep(Duration::from_millis(100));
     assert!(!clients.iter().any(Client::has_answer));
     gate.open();

@@ -1,7 +1,7 @@
 //! Connections of a worker that leaves while requests run: whoever else is there takes them, and where nobody
 //! is left, it serves them itself.
 
-use super::{ask, assert_each_served_once, noted, ours, pin, relay};
+use super::{ask, ask_each, assert_each_served_once, noted, ours, pin, relay};
 use crate::support::{Control, wait_until};
 use nix::sys::signal::Signal;
 use std::io::ErrorKind;
@@ -22,9 +22,7 @@ fn what_was_sent_on_while_the_server_stops_is_served() {
     assert_eq!(noted(&server, "waiting"), pinned.owner);
     server.signal(Signal::SIGTERM);
     pinned.sibling.wait_gone();
-    for (number, client) in pinned.clients.iter_mut().enumerate() {
-        ask(client, &format!("/served?{number}"));
-    }
+    ask_each(&mut pinned.clients);
     gate.open();
     let owner = pinned.owner.number.to_string();
     busy.response().assert_text(&owner);

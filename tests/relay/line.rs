@@ -1,7 +1,7 @@
 //! Head-of-line blocking: requests on connections of a busy worker are answered by another. All is
 //! about order: the busy request ends only when the test lets it.
 
-use super::{Pinned, ask, assert_each_served_once, noted, ours, pin, relay};
+use super::{Pinned, ask, ask_each, assert_each_served_once, noted, ours, pin, relay};
 use crate::support::client::Asked;
 use crate::support::{Client, Running, Server};
 
@@ -58,9 +58,7 @@ fn all_that_wait_at_once_are_answered_while_one_is_busy() {
     let mut busy = pinned.clients.remove(0);
     ask(&mut busy, "/wait");
     noted(&server, "waiting");
-    for (number, client) in pinned.clients.iter_mut().enumerate() {
-        ask(client, &format!("/served?{number}"));
-    }
+    ask_each(&mut pinned.clients);
     for client in &mut pinned.clients {
         let response = client.response();
         response.assert_text(&pinned.sibling.number.to_string());
@@ -87,9 +85,7 @@ fn more_than_fits_into_the_relay_is_answered_while_one_is_busy() {
     let mut second = server.connect();
     ask(&mut second, "/wait?other-gate");
     assert_eq!(noted(&server, "waiting"), sibling);
-    for (number, client) in pinned.clients.iter_mut().enumerate() {
-        ask(client, &format!("/served?{number}"));
-    }
+    ask_each(&mut pinned.clients);
     other_gate.open();
     second.response().assert_status(200);
     for client in &mut pinned.clients {

@@ -1,7 +1,7 @@
 //! A worker stuck in C code costs the one request that is stuck. No signal and no limit of the application's time
 //! reaches it; its other connections are served all the same.
 
-use super::{Pinned, ask, assert_each_served_once, noted, ours, pin, relay};
+use super::{Pinned, ask, ask_each, assert_each_served_once, noted, ours, pin, relay};
 use crate::support::client::Asked;
 use crate::support::{Control, Running, Server, wait_until};
 use nix::sys::signal::Signal;
@@ -38,9 +38,7 @@ fn assert_costs_one_request(path: &str) {
     let mut victim = server.connect();
     ask(&mut victim, path);
     assert_eq!(noted(&server, "stuck"), worker);
-    for (number, client) in clients.iter_mut().enumerate() {
-        ask(client, &format!("/served?{number}"));
-    }
+    ask_each(&mut clients);
     let response = victim.response();
     response.assert_status(504);
     assert!(response.says_close(), "{response:?}");
@@ -99,9 +97,7 @@ fn connections_of_a_stuck_worker_do_not_wait_for_its_end() {
     let mut victim = clients.remove(0);
     ask(&mut victim, "/stuck-asleep");
     assert_eq!(noted(&server, "stuck"), owner);
-    for (number, client) in clients.iter_mut().enumerate() {
-        ask(client, &format!("/served?{number}"));
-    }
+    ask_each(&mut clients);
     for client in &mut clients {
         client.response().assert_text(&sibling.number.to_string());
     }
@@ -127,9 +123,7 @@ fn a_response_that_has_begun_is_cut_and_gets_no_504() {
     ask(&mut victim, "/stuck-within");
     victim.head(Asked::Plain);
     let worker = noted(&server, "stuck");
-    for (number, client) in clients.iter_mut().enumerate() {
-        ask(client, &format!("/served?{number}"));
-    }
+    ask_each(&mut clients);
     let rest = victim.read_until_over();
     assert_eq!(String::from_utf8_lossy(&rest), "4\r\nsome\r\n");
     for client in &mut clients {

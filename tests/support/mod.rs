@@ -19,6 +19,7 @@ pub mod nginx;
 pub mod notes;
 pub mod peer;
 pub mod process;
+pub mod promtool;
 pub mod provision;
 pub mod python;
 pub mod server;

@@ -318,10 +318,7 @@ impl Worker<'_> {
 
     fn tell_violation(&mut self, violation: Violation) {
         if let log::Allowed::Yes { withheld } = self.refusals.ask(self.now) {
-            let more = match withheld {
-                0 => String::new(),
-                n => format!(" ({n} more like this were not logged)"),
-            };
+            let more = log::more_like_this(withheld);
             log::warning!("closed a WAS connection: the client is out of step, {violation}{more}");
         }
     }

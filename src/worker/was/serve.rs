@@ -386,10 +386,7 @@ impl Worker<'_> {
         if let Allowed::Yes { withheld } = self.refusals.ask(self.now) {
             let uri = self.was.open[place].request.uri().unwrap_or_default();
             let shown = String::from_utf8_lossy(&uri[..uri.len().min(200)]);
-            let more = match withheld {
-                0 => String::new(),
-                n => format!(" ({n} more like this were not logged)"),
-            };
+            let more = log::more_like_this(withheld);
             let name = reason.name();
             log::info!(
                 "refused a request with {status}: {name} in {shown:?} from a WAS client{more}"
