@@ -188,16 +188,13 @@ pub(super) fn failed(error: &clap::Error) -> Result<Arguments> {
 
 pub(super) fn layer(matches: &ArgMatches) -> Layer {
     let mut layer = Layer::new(Source::CommandLine);
-    // A subcommand does not have all of them.
-    for setting in SETTINGS
-        .iter()
-        .filter(|s| matches.try_contains_id(s.name).is_ok())
-    {
+    // A subcommand does not have all of them: an error in a debug build of clap, nothing in others.
+    for setting in SETTINGS {
         if let Kind::Switch = setting.kind {
-            if matches.get_flag(setting.name) {
+            if let Ok(Some(true)) = matches.try_get_one::<bool>(setting.name) {
                 layer.set(setting, vec!["yes".to_owned()]);
             }
-        } else if let Some(values) = matches.get_many::<String>(setting.name) {
+        } else if let Ok(Some(values)) = matches.try_get_many::<String>(setting.name) {
             layer.set(setting, values.cloned().collect());
         }
     }
