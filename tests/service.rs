@@ -1,5 +1,7 @@
 //! What a service manager sees: signs of life, time limits, kept sockets, an exit when idle.
 
+mod passed_control;
+
 use crate::support::server::Address;
 use crate::support::{Client, Control, PATIENCE, Running, Server, only_rswsgi, skip, wait_until};
 use nix::cmsg_space;

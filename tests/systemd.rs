@@ -452,6 +452,42 @@ UNIT
 }
 
 #[test]
+fn the_control_socket_may_be_that_of_a_unit() {
+    run(r#"
+        cat >/etc/systemd/system/shop-control.socket <<UNIT
+[Socket]
+ListenStream=/run/shop.control
+SocketMode=0600
+FileDescriptorName=control
+Service=rswsgi@shop.service
+UNIT
+        drop_in rswsgi@shop.service Sockets=shop-control.socket Sockets=rswsgi@shop.socket \
+            ExecStart= 'ExecStart=/usr/bin/rswsgi --config /etc/rswsgi/%i.toml --name %i' \
+            ExecReload= 'ExecReload=+/usr/bin/rswsgictl --control /run/shop.control reload'
+        printf 'bind = ["fd://rswsgi@shop.socket"]\ncontrol = "fd://control"\n' >>/etc/rswsgi/shop.toml
+        systemctl start rswsgi@shop.socket shop-control.socket || fail start
+        ask /run/rswsgi/shop.sock | grep -q '^one ' || fail "no answer"
+        seen() { stat --format '%i %a %U %G %z' /run/shop.control; }
+        before=$(seen)
+        case "$before" in *" 600 root root "*) ;; *) fail "$before" ;; esac
+        publish two
+        systemctl reload rswsgi@shop.service || fail reload
+        ask /run/rswsgi/shop.sock | grep -q '^two ' || fail "the old one answers"
+        echo 'raise SystemExit("broken")' >/srv/shop/shop.py
+        systemctl reload rswsgi@shop.service 2>/dev/null && fail "a broken version was taken"
+        ask /run/rswsgi/shop.sock | grep -q '^two ' || fail "the old one is gone"
+        publish three
+        systemctl restart rswsgi@shop.service || fail restart
+        rswsgictl --control /run/shop.control wait --ready >/dev/null || fail "nobody there after the restart"
+        [ -e /run/rswsgi/shop.control ] && fail "there is another control socket"
+        systemctl stop rswsgi@shop.service 2>/dev/null || fail stop
+        rswsgictl --control /run/shop.control ping >/dev/null || fail "asking does not start it"
+        ask /run/rswsgi/shop.sock | grep -q '^three ' || fail "no answer"
+        [ "$(seen)" = "$before" ] || fail "changed: $before: $(seen)"
+    "#);
+}
+
+#[test]
 fn the_units_are_in_order_and_exposed_as_little_as_the_readme_says() {
     let Some(said) = run(r#"
         for unit in rswsgi.service rswsgi.socket rswsgi@shop.service rswsgi@shop.socket; do

@@ -98,6 +98,8 @@ pub enum ControlSocket {
     /// In the first directory that will do.
     Somewhere,
     At(PathBuf),
+    /// Whoever has started the server has bound it: `fd://NAME`, `fd://N`.
+    Passed(Bind),
     Nowhere,
 }
 
@@ -321,6 +323,7 @@ fn resolve_control(layers: &Layers) -> Result<ControlSocket> {
         None => Ok(ControlSocket::Somewhere),
         Some("none") => Ok(ControlSocket::Nowhere),
         Some("") => Err("the path is empty".to_owned()),
+        Some(text) if text.starts_with("fd://") => text.parse().map(ControlSocket::Passed),
         Some(text) => {
             let path = layers
                 .base("control")

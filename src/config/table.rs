@@ -239,11 +239,13 @@ pub static SETTINGS: &[Setting] = &[
             unix:@name for an abstract one, fd://N for an inherited listening socket, was:/path for a socket of WAS \
             clients (Remote-WAS), was: for the WAS connection or Multi-WAS socket that this program was started \
             with. Sockets passed by systemd are taken without being named; the default applies when there are none. fd://NAME takes those of this \
-            name (FileDescriptorName=); then all have to be named, here or by --metrics-bind. \
+            name (FileDescriptorName=); then all have to be named, here, by --metrics-bind or by --control. \
             unix:/path?mode=660&user=U&group=G sets who may connect: by default mode 660 and the user and group of \
             rswsgi, so a web server that runs as another user needs group=www-data (its group) or mode=666. \
             ?proxy-protocol=on demands a header of the PROXY protocol (version 1 or 2) on each connection: the \
-            client that it names takes the place of the peer, and who may connect can name anybody.",
+            client that it names takes the place of the peer, and who may connect can name anybody. One whom the \
+            proxy cannot describe (UNKNOWN) has the address of the proxy, and nothing that it sends is believed \
+            for --trusted-proxies.",
         ..LISTENING
     },
     Setting {
@@ -681,10 +683,13 @@ pub static SETTINGS: &[Setting] = &[
     Setting {
         name: "control",
         value: "PATH",
-        help: "Control socket, or none [in the runtime directory]",
+        help: "Control socket, fd://NAME, or none [in the runtime directory]",
         long_help: "What the server is doing can be asked there, and it can be told what to do: rswsgi-control(7). By \
             default it is NAME.control in the first of $RUNTIME_DIRECTORY, /run/rswsgi and \
-            $XDG_RUNTIME_DIR/rswsgi in which rswsgi may create it. Only root and the user of rswsgi may use it.",
+            $XDG_RUNTIME_DIR/rswsgi in which rswsgi may create it. Only root and the user of rswsgi may use it. \
+            fd://NAME (or fd://N) takes a Unix socket that systemd passes (FileDescriptorName=): its file, mode and \
+            group are those of the socket unit and are left alone; who may ask for what is the same. Asking a \
+            service that has been stopped then starts it.",
         ..CONTROL
     },
     Setting {

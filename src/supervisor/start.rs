@@ -101,10 +101,10 @@ fn serve(
     let control;
     let (host, apps) = match served {
         Served::One(settings) => {
-            let (metrics, passed) = control::claim(&settings.metrics_bind, passed)?;
-            let mut listeners = listeners(&settings, &passed, standard.is_some())?;
+            let claimed = control::claim(&settings, passed)?;
+            let mut listeners = listeners(&settings, &claimed.left, standard.is_some())?;
             service.keep(&mut listeners);
-            control = Control::open(&settings, &metrics)?;
+            control = Control::open(&settings, &claimed)?;
             let app = match standard {
                 Some(door) => App::started_by_client(*settings, listeners, door),
                 None => App::new(*settings, listeners),
@@ -112,9 +112,9 @@ fn serve(
             (None, vec![app?])
         }
         Served::Many(host) => {
-            let (metrics, passed) = control::claim(&host.settings.metrics_bind, passed)?;
-            control = Control::open(&host.settings, &metrics)?;
-            let (host, apps) = hosting::open(*host, passed)?;
+            let claimed = control::claim(&host.settings, passed)?;
+            control = Control::open(&host.settings, &claimed)?;
+            let (host, apps) = hosting::open(*host, claimed.left)?;
             (Some(host), apps)
         }
     };

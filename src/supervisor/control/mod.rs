@@ -27,7 +27,7 @@ use nix::unistd::{Gid, geteuid};
 use serde::{Deserialize, Serialize};
 
 use super::hand_over::{HandedDoor, take};
-use crate::config::{Bind, Settings};
+use crate::config::Settings;
 use crate::control::{Asked, Kind, Page, Refused, Reply, Stats, Wanted, respond};
 use crate::error::Result;
 use crate::link::Ticket;
@@ -40,7 +40,7 @@ use access::{Role, Users};
 use client::{Client, Id};
 use pending::Pending;
 
-pub use open::claim;
+pub use open::{Claimed, claim};
 
 /// What a listener is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,8 +110,8 @@ const PAUSE: Nanos = SECOND;
 impl Control {
     /// # Errors
     /// An address that was named cannot be bound.
-    pub fn open(settings: &Settings, metrics: &[Bind]) -> Result<Self> {
-        let doors = open::open(settings, metrics, |name| std::env::var_os(name))?;
+    pub fn open(settings: &Settings, claimed: &Claimed) -> Result<Self> {
+        let doors = open::open(settings, claimed, |name| std::env::var_os(name))?;
         Self::new(settings, doors)
     }
 

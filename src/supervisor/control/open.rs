@@ -12,32 +12,52 @@ use crate::config::{Bind, ControlSocket, Listen, Settings};
 use crate::control::{DIRECTORIES, SUFFIX, directories};
 use crate::error::{Error, Exit, Result};
 use crate::log;
-use crate::net::{self, Passed};
+use crate::net::{self, Kind, Listener, Passed};
 
 /// Connections that may wait.
 const BACKLOG: u32 = 64;
 
-/// The addresses for metrics, and the passed sockets that they leave to the app.
+/// The sockets of the control protocol, and those that it leaves to the app.
+pub struct Claimed {
+    control: Vec<Bind>,
+    metrics: Vec<Bind>,
+    pub left: Vec<Passed>,
+}
+
+/// Finds what the settings name among the sockets that were passed.
 ///
 /// # Errors
 /// One is named that was not passed.
-pub fn claim(metrics: &[Bind], passed: Vec<Passed>) -> Result<(Vec<Bind>, Vec<Passed>)> {
-    let named: Vec<Listen> = metrics.iter().cloned().map(Listen::from).collect();
-    let found = net::by_name(&named, &passed)?.into_iter();
-    let metrics: Vec<Bind> = found.map(|listen| listen.bind).collect();
+pub fn claim(settings: &Settings, passed: Vec<Passed>) -> Result<Claimed> {
+    let find = |named: &[Bind]| -> Result<Vec<Bind>> {
+        let named: Vec<Listen> = named.iter().cloned().map(Listen::from).collect();
+        let found = net::by_name(&named, &passed)?.into_iter();
+        Ok(found.map(|listen| listen.bind).collect())
+    };
+    let control = match &settings.control {
+        ControlSocket::Passed(bind) => find(std::slice::from_ref(bind))?,
+        _ => Vec::new(),
+    };
+    let metrics = find(&settings.metrics_bind)?;
     let mut left = passed;
-    left.retain(|socket| !metrics.contains(&Bind::Fd(socket.fd)));
-    Ok((metrics, left))
+    left.retain(|socket| {
+        let socket = Bind::Fd(socket.fd);
+        !metrics.contains(&socket) && !control.contains(&socket)
+    });
+    Ok(Claimed {
+        control,
+        metrics,
+        left,
+    })
 }
 
-/// `metrics`: the addresses of `--metrics-bind`, as [`claim`] has found them.
 pub fn open(
     settings: &Settings,
-    metrics: &[Bind],
+    claimed: &Claimed,
     env: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Vec<Door>> {
-    let mut doors: Vec<Door> = control(settings, env)?.into_iter().collect();
-    for address in metrics {
+    let mut doors = control(settings, &claimed.control, env)?;
+    for address in &claimed.metrics {
         let listeners = net::bind(address, BACKLOG)?;
         doors.extend(
             listeners
@@ -55,12 +75,39 @@ pub fn open(
     Ok(doors)
 }
 
-fn control(settings: &Settings, env: impl Fn(&str) -> Option<OsString>) -> Result<Option<Door>> {
-    match &settings.control {
-        ControlSocket::Nowhere => Ok(None),
-        ControlSocket::At(path) => Ok(Some(bind(settings, path)?)),
-        ControlSocket::Somewhere => somewhere(settings, env),
+fn control(
+    settings: &Settings,
+    passed: &[Bind],
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Result<Vec<Door>> {
+    Ok(match &settings.control {
+        ControlSocket::Nowhere => Vec::new(),
+        ControlSocket::At(path) => vec![bind(settings, path)?],
+        ControlSocket::Passed(_) => passed.iter().map(adopt).collect::<Result<_>>()?,
+        ControlSocket::Somewhere => somewhere(settings, env)?.into_iter().collect(),
+    })
+}
+
+/// One that was passed. Its file, and who may connect, is the business of whoever has bound it.
+fn adopt(passed: &Bind) -> Result<Door> {
+    let listener = only(net::bind(passed, BACKLOG)?, passed)?;
+    match listener.kind() {
+        Kind::Unix { .. } | Kind::UnixAbstract { .. } => Ok(Door::new(Purpose::Control, listener)),
+        _ => {
+            let message = format!(
+                "cannot use {} as control socket: who asks is known on a Unix stream socket alone \
+                 (ListenStream=/path in the socket unit)",
+                listener.name()
+            );
+            Err(Error::new(Exit::Config, message))
+        }
     }
+}
+
+fn only(mut listeners: Vec<Listener>, address: &Bind) -> Result<Listener> {
+    listeners
+        .pop()
+        .ok_or_else(|| Error::new(Exit::Internal, format!("cannot bind {address}")))
 }
 
 fn bind(settings: &Settings, path: &Path) -> Result<Door> {
@@ -79,11 +126,7 @@ fn bind(settings: &Settings, path: &Path) -> Result<Door> {
     address
         .check_length()
         .map_err(|reason| Error::new(Exit::Config, reason))?;
-    let mut listeners = net::bind(&address, BACKLOG)?;
-    let listener = listeners.pop().ok_or_else(|| {
-        let message = format!("cannot bind {address}");
-        Error::new(Exit::Internal, message)
-    })?;
+    let listener = only(net::bind(&address, BACKLOG)?, &address)?;
     Ok(Door::new(Purpose::Control, listener))
 }
 
