@@ -41,9 +41,11 @@ pub struct Announced {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     Client(SocketAddr),
-    /// The proxy itself (LOCAL, a health check), or somebody it cannot describe to us: UNKNOWN, a
-    /// Unix socket, a datagram. The connection's own address stays.
-    Unchanged,
+    /// The proxy itself (LOCAL, a health check).
+    Proxy,
+    /// Somebody it cannot describe to us: UNKNOWN, a Unix socket, a datagram. The connection's own address
+    /// may stand for it (section 2.2), but what it sends is not the word of the proxy.
+    Unknown,
 }
 
 /// This is no header of the PROXY protocol, or one that is not allowed.
@@ -94,7 +96,7 @@ fn line_source(rest: &[u8]) -> Result<Source, Malformed> {
     let family = word()?;
     if family == "UNKNOWN" {
         // Whatever follows is to be ignored.
-        return Ok(Source::Unchanged);
+        return Ok(Source::Unknown);
     }
     let (source, target) = match family {
         "TCP4" => (ipv4(word()?)?, ipv4(word()?)?),
@@ -141,7 +143,7 @@ fn block(buf: &[u8]) -> Result<Parsed, Malformed> {
     let family = match rest.get(1) {
         None => return Ok(Parsed::Partial),
         // LOCAL: the family is ignored.
-        Some(_) if command == Command::Local => Family::Other,
+        Some(_) if command == Command::Local => Family::Ignored,
         Some(byte) => Family::of(*byte)?,
     };
     let Some(&[high, low]) = rest.get(2..4) else {
@@ -177,6 +179,8 @@ enum Family {
     Unix,
     /// Unspecified, or datagrams: taken for unspecified, as the specification offers.
     Other,
+    /// Of a connection that nobody stands behind.
+    Ignored,
 }
 
 impl Family {
@@ -197,7 +201,7 @@ impl Family {
             Family::Tcp4 => 12,
             Family::Tcp6 => 36,
             Family::Unix => 216,
-            Family::Other => 0,
+            Family::Other | Family::Ignored => 0,
         }
     }
 
@@ -215,9 +219,10 @@ impl Family {
                     let ports = rest.get(16..).unwrap_or_default();
                     Source::Client(client(Ipv6Addr::from(*source).into(), port(ports)))
                 }
-                None => Source::Unchanged,
+                None => Source::Unknown,
             },
-            _ => Source::Unchanged,
+            (Family::Ignored, _) => Source::Proxy,
+            _ => Source::Unknown,
         }
     }
 }

@@ -16,7 +16,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use crate::sys::clock::Nanos;
 
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 2;
 const MAGIC: [u8; 3] = *b"RLY";
 
 /// Bytes before the input.
@@ -74,7 +74,9 @@ impl Traits {
     pub const UNNAMED: Traits = Traits(8);
     /// It is a Unix socket, whatever address its peer is said to have.
     pub const LOCAL: Traits = Traits(16);
-    const ALL: u8 = 31;
+    /// The header of the PROXY protocol has said that it is not known whose it is.
+    pub const ANONYMOUS: Traits = Traits(32);
+    const ALL: u8 = 63;
 
     pub fn with(self, trait_: Traits, applies: bool) -> Traits {
         Traits(self.0 | if applies { trait_.0 } else { 0 })
@@ -306,6 +308,7 @@ mod tests {
             Traits::SHARED,
             Traits::UNNAMED,
             Traits::LOCAL,
+            Traits::ANONYMOUS,
         ];
         for one in all {
             let only = Traits::default().with(one, true);
@@ -322,7 +325,7 @@ mod tests {
         assert_eq!(Message::read(&bytes), Err(Strange::Format(9)));
         assert_eq!(
             Strange::Format(9).to_string(),
-            "its format is 9, not 1",
+            "its format is 9, not 2",
             "the log says so"
         );
         bytes.truncate(4);
@@ -339,7 +342,7 @@ mod tests {
             (4, 9),
             (5, 0),
             (5, 5),
-            (6, 32),
+            (6, 64),
             (7, 5),
             // An IPv4 address that is none.
             (66, 0),

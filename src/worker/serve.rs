@@ -191,8 +191,10 @@ impl Worker<'_> {
             Err(proxy::Malformed) => return self.refuse(py, id, Refusal::BadProxyHeader, input),
         };
         let connection = &mut self.connections[id];
-        if let Source::Client(address) = source {
-            connection.set_address(address);
+        match source {
+            Source::Client(address) => connection.set_address(address),
+            Source::Proxy => {}
+            Source::Unknown => connection.traits.set(Traits::ANONYMOUS),
         }
         connection.phase = Phase::Head { scanned: 0 };
         Step::Used(len)
@@ -338,7 +340,8 @@ impl Worker<'_> {
         let connection = &mut self.connections[id];
         let peer = connection.address();
         connection.set_client(peer);
-        if !proxies.trust(peer) {
+        // Somebody whom the proxy cannot describe is not the proxy, and may have written any field.
+        if connection.traits.has(Traits::ANONYMOUS) || !proxies.trust(peer) {
             return Ok(Sender::Stranger);
         }
         let trusts = |address| proxies.trust_address(address);

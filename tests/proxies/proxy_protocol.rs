@@ -187,7 +187,10 @@ fn connections_keep_their_client_over_a_reload() {
     if !ours() {
         return;
     }
-    let server = server().start();
+    let server = server().arg("--trusted-proxies", "127.0.0.1").start();
+    let mut unknown = server.connect_to(0);
+    unknown.send(b"PROXY UNKNOWN\r\n");
+    environ(&mut unknown, FIELDS).assert("REMOTE_ADDR", "127.0.0.1");
     let mut served = server.connect_to(0);
     served.send(LINE);
     environ(&mut served, "").assert("REMOTE_ADDR", "192.0.2.7");
@@ -202,6 +205,7 @@ fn connections_keep_their_client_over_a_reload() {
     server.signal(Signal::SIGHUP);
     server.wait_notified("READY=1");
     first.into_iter().for_each(crate::support::Pid::wait_gone);
+    environ(&mut unknown, FIELDS).assert("REMOTE_ADDR", "127.0.0.1");
     environ(&mut served, "").assert("REMOTE_ADDR", "192.0.2.7");
     environ(&mut named, "").assert("REMOTE_ADDR", "2001:db8::7");
     begun.send(&LINE[9..]);
@@ -233,7 +237,10 @@ fn a_second_header_is_no_request() {
     assert_eq!(refusals(&server), 0);
 }
 
-/// A proxy that speaks for itself is asked for its own address.
+const FIELDS: &str = "X-Forwarded-For: 198.51.100.1\r\nX-Forwarded-Proto: https\r\n";
+
+/// A proxy that speaks for itself is asked for its own address. Who is behind it otherwise, is not the proxy,
+/// whose word counts: its fields are those of a stranger.
 #[test]
 fn a_proxy_that_speaks_for_itself_is_trusted_or_not_by_its_own_address() {
     if !ours() {
@@ -248,18 +255,34 @@ fn a_proxy_that_speaks_for_itself_is_trusted_or_not_by_its_own_address() {
     }[..];
     let unknown = &b"PROXY UNKNOWN\r\n"[..];
     let unknown_with_addresses = &b"PROXY UNKNOWN 192.0.2.7 10.0.0.1 4711 443\r\n"[..];
+    let unspecified = &b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0"[..];
+    let unix = &{
+        let mut bytes = b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xd8".to_vec();
+        bytes.extend([b'/'; 216]);
+        bytes
+    }[..];
     for (trusted, over_tcp, over_unix) in [
         ("127.0.0.1,unix", "198.51.100.1", "198.51.100.1"),
         ("127.0.0.1", "198.51.100.1", ""),
         ("192.0.2.7", "127.0.0.1", ""),
     ] {
         let server = server().arg("--trusted-proxies", trusted).start();
-        for header in [local, local_with_addresses, unknown, unknown_with_addresses] {
+        for header in [local, local_with_addresses] {
             for (listener, address) in [(0, over_tcp), (1, over_unix)] {
                 let mut client = server.connect_to(listener);
                 client.send(header);
-                let environ = environ(&mut client, "X-Forwarded-For: 198.51.100.1\r\n");
+                let environ = environ(&mut client, FIELDS);
                 environ.assert("REMOTE_ADDR", address);
+            }
+        }
+        for header in [unknown, unknown_with_addresses, unspecified, unix] {
+            for (listener, address) in [(0, "127.0.0.1"), (1, "")] {
+                let mut client = server.connect_to(listener);
+                client.send(header);
+                let environ = environ(&mut client, FIELDS);
+                environ.assert("REMOTE_ADDR", address);
+                environ.assert("wsgi.url_scheme", "http");
+                assert_eq!(environ.get("HTTP_X_FORWARDED_FOR"), None);
             }
         }
         server.finish();

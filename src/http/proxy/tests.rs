@@ -53,9 +53,9 @@ fn lines_name_the_client() {
             "PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535",
             client("255.255.255.255:65535"),
         ),
-        ("PROXY UNKNOWN", Source::Unchanged),
-        ("PROXY UNKNOWN ", Source::Unchanged),
-        ("PROXY UNKNOWN whatever  1 2 3", Source::Unchanged),
+        ("PROXY UNKNOWN", Source::Unknown),
+        ("PROXY UNKNOWN ", Source::Unknown),
+        ("PROXY UNKNOWN whatever  1 2 3", Source::Unknown),
     ] {
         let bytes = format!("{line}\r\nGET / HTTP/1.1\r\n");
         let expected = Some((line.len() + 2, source));
@@ -70,7 +70,7 @@ fn the_longest_line_is_taken_and_a_longer_one_is_not() {
     assert_eq!(longest.len(), MAX_LINE);
     assert_eq!(
         complete(longest.as_bytes()),
-        Some((MAX_LINE, Source::Unchanged))
+        Some((MAX_LINE, Source::Unknown))
     );
     let longer = longest.replace("\r\n", "x\r\n");
     assert_eq!(parse(longer.as_bytes()), Err(Malformed));
@@ -138,17 +138,17 @@ fn blocks_name_the_client() {
         (block(0x21, 0x11, 12, &V4), client("192.0.2.7:4711")),
         (block(0x21, 0x11, 18, &with_more), client("192.0.2.7:4711")),
         (block(0x21, 0x21, 36, &v6()), client("[2001:db8::7]:4711")),
-        (block(0x21, 0x31, 216, &unix), Source::Unchanged),
-        (block(0x21, 0x32, 216, &unix), Source::Unchanged),
-        (block(0x21, 0x00, 0, b""), Source::Unchanged),
-        (block(0x21, 0x00, 3, b"abc"), Source::Unchanged),
-        (block(0x21, 0x12, 12, &V4), Source::Unchanged),
-        (block(0x21, 0x22, 36, &v6()), Source::Unchanged),
+        (block(0x21, 0x31, 216, &unix), Source::Unknown),
+        (block(0x21, 0x32, 216, &unix), Source::Unknown),
+        (block(0x21, 0x00, 0, b""), Source::Unknown),
+        (block(0x21, 0x00, 3, b"abc"), Source::Unknown),
+        (block(0x21, 0x12, 12, &V4), Source::Unknown),
+        (block(0x21, 0x22, 36, &v6()), Source::Unknown),
         // LOCAL may say anything about addresses, and its length always counts.
-        (block(0x20, 0x00, 0, b""), Source::Unchanged),
-        (block(0x20, 0x11, 12, &V4), Source::Unchanged),
-        (block(0x20, 0x11, 3, b"abc"), Source::Unchanged),
-        (block(0x20, 0xff, 0, b""), Source::Unchanged),
+        (block(0x20, 0x00, 0, b""), Source::Proxy),
+        (block(0x20, 0x11, 12, &V4), Source::Proxy),
+        (block(0x20, 0x11, 3, b"abc"), Source::Proxy),
+        (block(0x20, 0xff, 0, b""), Source::Proxy),
     ] {
         let length = bytes.len();
         let followed = [&bytes[..], b"GET / HTTP/1.1\r\n"].concat();
@@ -194,7 +194,7 @@ fn blocks_that_are_nearly_right_are_refused() {
         assert_eq!(parse(&bytes), Err(Malformed), "{bytes:x?}");
     }
     let longest = block(0x21, 0x00, 4080, &[0; 4080]);
-    assert_eq!(complete(&longest), Some((MAX_BLOCK, Source::Unchanged)));
+    assert_eq!(complete(&longest), Some((MAX_BLOCK, Source::Unknown)));
     assert_eq!(parse(&block(0x21, 0, 0xffff, b"")[..15]), Err(Malformed));
 }
 
