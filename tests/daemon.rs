@@ -1,5 +1,7 @@
 //! `--daemon` and `--pid-file`: a server without a service manager, and the command that starts it.
 
+mod hostile;
+
 use crate::support::process::marked;
 use crate::support::server::pid_in;
 use crate::support::{

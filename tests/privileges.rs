@@ -1,7 +1,11 @@
 //! `--user` and what goes with it, as root: who the application is, and that there is no way back.
 
+mod terminal;
+
+use crate::support::server::Address;
 use crate::support::{
-    BUILT, Running, Server, copy_program, module, only_rswsgi, python, skip, wait_until,
+    BUILT, Client, Response, Running, Server, copy_program, module, only_rswsgi, python, skip,
+    wait_until,
 };
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
@@ -118,7 +122,11 @@ fn server() -> Option<Server> {
 /// What master and worker see: the same.
 #[track_caller]
 fn look(server: &Running) -> serde_json::Value {
-    let response = server.get("/");
+    same(&server.get("/"))
+}
+
+#[track_caller]
+fn same(response: &Response) -> serde_json::Value {
     response.assert_status(200);
     let seen: serde_json::Value = serde_json::from_slice(&response.body).expect("JSON");
     assert_eq!(seen[0], seen[1], "master and worker differ");
@@ -170,6 +178,40 @@ fn the_application_becomes_another_user_for_good() {
         Some("0\t0\t0\t0")
     );
     server.finish();
+}
+
+/// The user could do neither: bind in a directory of root, or a port of the system.
+#[test]
+fn sockets_are_bound_while_that_is_allowed() {
+    let Some(server) = server() else {
+        return;
+    };
+    let path = server.dir().join("of-root/app.sock");
+    let place = path.parent().expect("a directory");
+    fs::create_dir(place).expect("a new directory");
+    fs::set_permissions(place, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    // A network of its own, where port 80 is free.
+    let script = "ip link set lo up 2>/dev/null; exec \"$@\"";
+    let server = server
+        .under(["unshare", "--net", "sh", "-c", script, "sh"])
+        .arg("--user", "nobody")
+        .bind(&format!("unix:{}?group={NOBODY}", path.display()))
+        .bind("0.0.0.0:80")
+        .start();
+    assert_eq!(owner(&path), (0, NOBODY, 0o660));
+    server.log.wait_for("http://0.0.0.0:80");
+    let address = Address::Unix(path.clone());
+    let user = || {
+        let mut client = Client::try_connect(&address).expect("somebody listens");
+        same(&client.get("/"))["ids"][0].clone()
+    };
+    assert_eq!(user(), NOBODY);
+    server.signal(Signal::SIGHUP);
+    server.log.wait_for("generation 2, ");
+    assert_eq!(user(), NOBODY);
+    // The user could not remove it either.
+    server.finish();
+    assert!(!path.exists(), "it is left");
 }
 
 #[test]
