@@ -1,13 +1,13 @@
 //! `Containerfile`: no container engine is needed. What it copies is enough to build, and what it makes of
 //! it runs as it would there: process 1 of its own namespaces, without root, asked by its health check.
 
-use super::{root, scratch};
+use super::{root, run, scratch};
 use crate::privileges::{NOBODY, common_python};
 use crate::support::{BUILT, Running, Server, module, only_rswsgi, skip};
 use nix::unistd::Uid;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const KNOWN: [&str; 12] = [
@@ -70,34 +70,89 @@ fn copied() -> Vec<(PathBuf, PathBuf)> {
     copied
 }
 
+/// What the library is made of, as the compiler has noted it when it made that of the tests.
+fn sources() -> Vec<PathBuf> {
+    let library = module();
+    let deps = Path::new(BUILT).with_file_name("deps");
+    let rules = fs::read_dir(&deps).expect("a build").flatten();
+    let rules = rules.map(|entry| entry.path());
+    let rules = rules.filter(|path| path.extension().is_some_and(|end| end == "d"));
+    let name = library.file_name().expect("a file").to_string_lossy();
+    let made = format!("/{name}: ");
+    let ours = rules.filter_map(|path| {
+        let text = fs::read_to_string(&path).ok()?;
+        let rule = text.lines().find_map(|line| line.split_once(&made));
+        let files = rule.map(|(_, files)| files.to_owned())?;
+        Some((
+            path.metadata().and_then(|meta| meta.modified()).ok()?,
+            files,
+        ))
+    });
+    // Earlier builds have left theirs, of sources that may be gone.
+    let (_, files) = ours.max().expect("cargo has built it");
+    let own = |file: &str| {
+        let file = root().join(file);
+        let below = file.strip_prefix(root());
+        below.ok().map(Path::to_owned)
+    };
+    files.split(' ').filter_map(own).collect()
+}
+
+/// Lays out what is copied, and looks for all that a build would.
+fn try_context(copied: &[(PathBuf, PathBuf)]) -> Result<(), String> {
+    let context = scratch().join("image");
+    let _ = fs::remove_dir_all(&context);
+    fs::create_dir_all(&context).expect("a directory");
+    for (from, to) in copied {
+        let to = context.join(to);
+        fs::create_dir_all(to.parent().expect("below the context")).expect("a directory");
+        run(Command::new("cp").arg("-a").arg(root().join(from)).arg(&to))?;
+    }
+    // As a build does, it reads the manifest and demands a lock file that fits, and without the sources of
+    // this program it says nothing. `--no-deps` would not look at the lock file.
+    let platform = run(Command::new("rustc").args(["--print", "host-tuple"]))?;
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["metadata", "--locked", "--offline", "--format-version=1"]);
+    cargo.args(["--filter-platform", platform.trim()]);
+    // By name: cargo would take that of a directory above.
+    cargo.arg("--manifest-path").arg(context.join("Cargo.toml"));
+    let said = run(cargo.current_dir(&context))?;
+    let metadata: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let packages = metadata["packages"].as_array().expect("packages");
+    let own = packages.iter().find(|package| package["name"] == "rswsgi");
+    let targets = own.expect("this package")["targets"].as_array();
+    // No target is built without the files of the others.
+    let targets = targets.expect("targets").iter().map(|target| {
+        let path = target["src_path"].as_str().expect("a path");
+        PathBuf::from(path)
+    });
+    let sources = sources();
+    assert!(sources.len() > 100, "{sources:?}");
+    assert!(sources.contains(&PathBuf::from("src/supervisor/boot.py")));
+    let sources = sources.iter().map(|file| context.join(file));
+    let missing = targets.chain(sources).find(|file| !file.exists());
+    match missing {
+        None => Ok(()),
+        Some(file) => Err(format!("{} is missing", file.display())),
+    }
+}
+
 #[test]
-fn what_is_copied_is_enough_for_cargo() {
+fn what_is_copied_is_enough_for_cargo_and_nothing_less_would_be() {
     if !only_rswsgi("its image") {
         return;
     }
     for (name, _) in instructions() {
         assert!(KNOWN.contains(&name.as_str()), "{name} is no instruction");
     }
-    let context = scratch().join("image");
-    let _ = fs::remove_dir_all(&context);
-    for (from, to) in copied() {
-        let to = context.join(to);
-        fs::create_dir_all(to.parent().expect("below the context")).expect("a directory");
-        let status = Command::new("cp")
-            .arg("-a")
-            .arg(root().join(&from))
-            .arg(&to)
-            .status();
-        assert!(status.expect("cp").success(), "{}", from.display());
+    let all = copied();
+    try_context(&all).expect("the context is complete");
+    for index in 0..all.len() {
+        let mut less = all.clone();
+        let (left_out, _) = less.remove(index);
+        let verdict = try_context(&less);
+        assert!(verdict.is_err(), "{} is not needed", left_out.display());
     }
-    // Reads the manifest as a build would, and misses the targets that are not there.
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--locked", "--no-deps", "--format-version=1"])
-        .current_dir(&context)
-        .output()
-        .expect("cargo");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
 }
 
 /// The layout of the image, run as an engine would.
