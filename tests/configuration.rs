@@ -114,6 +114,58 @@ fn every_value_knows_where_it_comes_from() {
     server.finish();
 }
 
+/// Each setting is named one place higher than the one before it.
+#[test]
+fn yaml_toml_environment_and_command_line_win_over_one_another_in_this_order() {
+    if !ours() {
+        return;
+    }
+    let scratch = crate::support::Scratch::new();
+    let dir = scratch.path();
+    let names = [
+        "backlog",
+        "max-requests",
+        "limit-fields",
+        "max-connections",
+        "max-requests-jitter",
+    ];
+    let lines = |form: &str, from: usize, value: usize| {
+        let lines = names[from..]
+            .iter()
+            .map(|name| format!("{name}{form}{value}\n"));
+        lines.collect::<String>()
+    };
+    let main = lines(": ", 1, 101);
+    write(
+        dir,
+        "server.yaml",
+        &format!("target: procs\ninclude: conf.d\n{main}"),
+    );
+    write(dir, "conf.d/10.toml", &lines(" = ", 2, 102));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rswsgi"));
+    command.args(["--config", "server.yaml", "--print-config"]);
+    for name in &names[3..] {
+        let variable = name.replace('-', "_").to_uppercase();
+        command.env(format!("RSWSGI_{variable}"), "103");
+    }
+    command.args([format!("--{}", names[4]), "104".into()]);
+    let output = command.current_dir(dir).output().expect("it was built");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let value = |name: &str| {
+        let mut lines = printed.lines();
+        let start = format!("{name} = ");
+        let found = lines.find_map(|line| line.strip_prefix(&start));
+        found.map(|value| value.trim_matches('"').to_owned())
+    };
+    assert_eq!(value(names[0]), None, "it is a comment: {printed}");
+    for (index, name) in names.iter().enumerate().skip(1) {
+        let expected = format!("{}", 100 + index);
+        assert_eq!(value(name), Some(expected), "{name}: {printed}");
+    }
+}
+
 #[test]
 fn mistakes_are_named_with_their_place_and_a_suggestion() {
     if !ours() {
@@ -123,6 +175,7 @@ fn mistakes_are_named_with_their_place_and_a_suggestion() {
     let dir = scratch.path();
     write(dir, "toml.toml", "target = \"a\"\nwrokers = 2\n");
     write(dir, "yaml.yaml", "target: a\n\nworkers: many\n");
+    write(dir, "key.yml", "target: a\nbakclog: 2\n");
     write(
         dir,
         "include.toml",
@@ -135,6 +188,10 @@ fn mistakes_are_named_with_their_place_and_a_suggestion() {
             "toml.toml:2: unknown setting \"wrokers\"; did you mean \"workers\"?",
         ),
         ("yaml.yaml", "yaml.yaml:3: workers: \"many\""),
+        (
+            "key.yml",
+            "key.yml:2: unknown setting \"bakclog\"; did you mean \"backlog\"?",
+        ),
         (
             "include.toml",
             "conf.d/a.toml:1: a file that is included cannot include others",

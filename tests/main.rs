@@ -11,6 +11,7 @@ mod convert;
 mod ctl;
 mod daemon;
 mod development;
+mod documents;
 mod elf;
 mod frameworks;
 mod hand_over;
