@@ -16,13 +16,19 @@ mod connection;
 mod ferry;
 mod floor;
 mod gathering;
+mod leaving;
+pub mod order;
 mod outlet;
+mod refuse;
 mod relay;
+mod respond;
 mod rest;
 mod serve;
+mod settings;
 mod was;
 mod watcher;
 
+pub use settings::{believed, try_to_store, underscores};
 pub use watcher::{after_fork, before_fork, call};
 
 use std::collections::VecDeque;
@@ -40,44 +46,27 @@ use pyo3::prelude::*;
 use crate::access::Pen;
 use crate::config::Settings;
 use crate::http;
-use crate::http::forwarded::{Believed, Field};
+use crate::http::forwarded::Believed;
 use crate::log::{self, Throttle};
 use crate::net::Listener;
 use crate::python::{Collector, run_signal_handlers};
 use crate::relay::{FrontEnd, LONGEST, Relay, Traits};
 use crate::scoreboard::{Counter, Row, Scoreboard, State};
 use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND, nanos};
+use crate::sys::forks;
 use crate::sys::image::Image;
 use crate::sys::passing::Reserve;
-use crate::sys::seqpacket::{Channel, Received};
+use crate::sys::seqpacket::Channel;
 use crate::sys::signal::Inbox;
-use crate::sys::{forks, orphan};
 use crate::wsgi::Application;
 use accept::{Accepting, Door};
-use connection::Phase;
 use ferry::Ferry;
 use floor::{Floor, Ground, Held};
-use relay::{Farewell, HAND_OVER_PATIENCE};
+use relay::Farewell;
 use rest::Rest;
 
 /// Signals a worker takes: TERM and QUIT let it finish, INT is the supervisor's business.
 pub const SIGNALS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGINT];
-
-/// Orders of the master, one message each.
-pub mod order {
-    pub const DRAIN: &[u8] = b"drain";
-    /// The same, while others serve who take over its connections.
-    pub const HAND_OVER: &[u8] = b"hand over";
-    pub const STOP: &[u8] = b"stop";
-    /// Take connections; a worker does not before it is told to.
-    pub const SERVE: &[u8] = b"serve";
-    /// In the other direction: it could serve; it takes connections; it has served as many requests as it is to.
-    pub const READY: &[u8] = b"ready";
-    pub const LISTENS: &[u8] = b"listens";
-    pub const WORN: &[u8] = b"worn";
-    /// A signal has told it to drain.
-    pub const LEAVING: &[u8] = b"leaving";
-}
 
 /// Tokens of the epoll set: [`Id`]s of connections are below `FIRST_LISTENER`.
 const ORDERS: u64 = u64::MAX;
@@ -111,11 +100,6 @@ const READ: usize = 64 * 1024;
 const _: () = assert!(READ >= LONGEST);
 /// All bodies in memory together; beyond it they go to files whatever their size.
 const BODIES_IN_MEMORY: usize = 64 << 20;
-/// How long a draining worker waits for a request on a connection that is idle, on one that has had
-/// none yet, and for a refused client to go.
-const DRAIN_IDLE: Nanos = 300 * MILLISECOND;
-const DRAIN_FRESH: Nanos = 2 * SECOND;
-const DRAIN_LINGER: Nanos = SECOND;
 /// How long a client may go on sending after it was refused.
 const LINGER: Nanos = 5 * SECOND;
 /// How long the requests of one connection are served in a row.
@@ -227,7 +211,7 @@ impl<'a> Worker<'a> {
             ferry,
             relay_after: settings.relay.map_or(Nanos::MAX, nanos),
             calls: plan.calls,
-            late: serve::late_page(&application),
+            late: refuse::late_page(&application),
         };
         let bell = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let floor = Floor::new(ground, EventFd::from_flags(bell)?);
@@ -247,7 +231,7 @@ impl<'a> Worker<'a> {
                 underscores: underscores(settings),
             },
             believed: believed(settings),
-            temp_dir: temp_dir(settings),
+            temp_dir: settings::temp_dir(settings),
             application,
             row: plan.row,
             pen: plan.pen.map(Box::new),
@@ -266,7 +250,7 @@ impl<'a> Worker<'a> {
             held: 0,
             request_timeout: settings.limits.request_timeout.map_or(Nanos::MAX, nanos),
             service: 0,
-            requests_left: lifetime(settings),
+            requests_left: settings::lifetime(settings),
             now: clock::now(),
             woken: 0,
             unix_seconds: clock::unix_seconds(),
@@ -399,31 +383,6 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn take_orders(&mut self) -> io::Result<()> {
-        match self.orders.receive()? {
-            Received::Message(order) if order == order::STOP => self.leave = Some(Leave::Now),
-            Received::Message(order) if order == order::DRAIN => self.drain(Farewell::Finish),
-            Received::Message(order) if order == order::HAND_OVER => {
-                self.drain(self.hand_over_until())
-            }
-            Received::Message(order) if order == order::SERVE => {
-                if self.accepting == Accepting::NotYet {
-                    self.listen()?;
-                    self.look_for_lost_was();
-                    self.orders.send(order::LISTENS)?;
-                }
-            }
-            Received::Message(_) | Received::Nothing => {}
-            Received::Closed => {
-                // The master is gone: finish, and do not look at the closed channel again.
-                let _ = self.floor.ground.epoll.delete(&self.orders);
-                orphan::check();
-                self.drain(Farewell::Finish);
-            }
-        }
-        Ok(())
-    }
-
     /// Between requests, now and then.
     fn tidy(&mut self, py: Python<'_>) {
         self.tidy_in -= 1;
@@ -432,81 +391,6 @@ impl<'a> Worker<'a> {
             if let Err(error) = self.collector.tidy(py) {
                 error.write_unraisable(py, None);
             }
-        }
-    }
-
-    /// Asks to be replaced when it has served enough; goes on until it is told to leave.
-    fn wear(&mut self) {
-        if let Some(left) = &mut self.requests_left {
-            *left = left.saturating_sub(1);
-            if *left == 0 {
-                self.requests_left = None;
-                let _ = self.orders.send(order::WORN);
-            }
-        }
-    }
-
-    fn take_signals(&mut self, py: Python<'_>) {
-        while let Some(signal) = self.signals.take() {
-            match signal {
-                Signal::SIGTERM | Signal::SIGQUIT if self.leave.is_none() => {
-                    // The master knows whether others go on.
-                    let _ = self.orders.send(order::LEAVING);
-                    self.drain(Farewell::Finish);
-                }
-                _ => {}
-            }
-        }
-        run_signal_handlers(py);
-    }
-
-    /// Accepts nobody from now on and leaves when nothing is left to do. A later order says better what
-    /// becomes of the connections.
-    fn drain(&mut self, farewell: Farewell) {
-        if !matches!(self.leave, None | Some(Leave::Drained)) {
-            return;
-        }
-        self.farewell = farewell;
-        self.floor.stop(farewell == Farewell::Finish);
-        if self.leave.is_none() {
-            self.leave = Some(Leave::Drained);
-            if self.accepting != Accepting::Yes {
-                self.listeners.clear();
-            }
-            self.stop_listening(Accepting::Never);
-            // The kernel may have chosen us for a connection a moment ago.
-            let _ = self.nudge.write(1);
-        }
-        self.limit_idle();
-    }
-
-    /// Gives clients on which nothing depends a moment to ask again.
-    fn limit_idle(&mut self) {
-        let finish = !self.hands_over();
-        let now = self.now;
-        for (_, connection) in self.connections.iter_mut() {
-            let grace = match connection.phase {
-                Phase::Linger => DRAIN_LINGER,
-                _ if !finish || !connection.is_idle() => continue,
-                // Its first request is on its way.
-                _ if !connection.was_served() => DRAIN_FRESH,
-                // A client that asks again and again has another request on its way; the answer
-                // says that it is the last one.
-                _ => DRAIN_IDLE,
-            };
-            connection.deadline = connection.deadline.min(now + grace);
-        }
-        self.drain_was();
-        self.next_sweep = self.next_sweep.min(now + DRAIN_IDLE);
-    }
-
-    fn hand_over_until(&self) -> Farewell {
-        let grace = nanos(self.settings.limits.graceful_timeout) / 2;
-        match self.floor.ground.ferry {
-            Some(_) => Farewell::HandOver {
-                until: self.now + grace.min(HAND_OVER_PATIENCE),
-            },
-            None => Farewell::Finish,
         }
     }
 
@@ -613,60 +497,10 @@ pub fn buffer() -> Vec<u8> {
     vec![0; READ]
 }
 
-fn temp_dir(settings: &Settings) -> PathBuf {
-    let given = settings.limits.temp_dir.clone();
-    given.unwrap_or_else(std::env::temp_dir)
-}
-
-/// Whether request bodies can be kept in files.
-///
-/// # Errors
-/// The directory, and why not.
-pub fn try_to_store(settings: &Settings) -> Result<(), (PathBuf, io::Error)> {
-    let directory = temp_dir(settings);
-    let tried = body::unlinked(&directory);
-    tried.map(drop).map_err(|error| (directory, error))
-}
-
 fn clock_or(now: Nanos, until: Option<Nanos>) -> Nanos {
     match until {
         // The application may have run since the wake-up.
         Some(until) if until > now => clock::now(),
         _ => now,
-    }
-}
-
-/// Requests a worker serves: the jitter keeps siblings from being replaced together.
-fn lifetime(settings: &Settings) -> Option<u64> {
-    let recycling = &settings.recycling;
-    let jitter = match recycling.max_requests_jitter {
-        0 => 0,
-        // Knuth's multiplicative hash: consecutive process numbers come out far apart.
-        most => u64::from(std::process::id()).wrapping_mul(2_654_435_761) % (most + 1),
-    };
-    recycling.max_requests.map(|n| n.saturating_add(jitter))
-}
-
-/// What trusted proxies are known to set.
-pub fn believed(settings: &Settings) -> Believed {
-    use crate::config::ForwardedField;
-    let fields = settings.proxies.fields.iter();
-    fields.fold(Believed::default(), |believed, field| {
-        believed.with(match field {
-            ForwardedField::Forwarded => Field::Forwarded,
-            ForwardedField::XForwardedFor => Field::For,
-            ForwardedField::XForwardedProto => Field::Proto,
-            ForwardedField::XForwardedHost => Field::Host,
-            ForwardedField::XForwardedPort => Field::Port,
-        })
-    })
-}
-
-pub fn underscores(settings: &Settings) -> http::Underscores {
-    use crate::config::UnderscoreFields;
-    match settings.underscore_fields {
-        UnderscoreFields::Drop => http::Underscores::Drop,
-        UnderscoreFields::Refuse => http::Underscores::Refuse,
-        UnderscoreFields::Keep => http::Underscores::Keep,
     }
 }

@@ -1,32 +1,26 @@
-//! What happens on one connection: from the bytes that arrive to the response, phase by phase.
+//! From the bytes that arrive on a connection to a complete request, phase by phase.
 
 use std::io::ErrorKind;
 
 use nix::sys::epoll::EpollFlags;
-use nix::sys::socket::Shutdown;
 use pyo3::prelude::*;
 
 use super::body::{Body, Failure, Progress, Received, Storage};
 use super::connection::Phase;
-use super::floor::{Lent, Page};
-use super::outlet::{Outlet, Verdict};
-use super::{BODIES_IN_MEMORY, Id, LINGER, Leave, READ, TURN, Worker, order};
-use crate::access::Ending;
+use super::{BODIES_IN_MEMORY, Id, READ, TURN, Worker};
+use crate::http::Refusal;
 use crate::http::forwarded::{Client, Forwarded, Sender};
 use crate::http::head::{self, Framing, Head, Parsed};
-use crate::http::page::accept_of;
 use crate::http::proxy::{self, Announced, Source};
-use crate::http::response::{self, After, Asked, Method, Refused};
-use crate::http::{DateCache, Refusal};
-use crate::log::{self, Allowed};
+use crate::http::response;
 use crate::relay::Traits;
 use crate::scoreboard::Counter;
-use crate::sys::clock::{self, Nanos, nanos};
-use crate::sys::{forks, socket};
-use crate::wsgi::{Application, Outcome, Request, RequestBody};
+use crate::sys::clock::{Nanos, nanos};
+use crate::sys::socket;
+use crate::wsgi::RequestBody;
 
 /// What one step on the input came to.
-enum Step {
+pub(super) enum Step {
     /// So many bytes are used up; there may be more to do with the rest.
     Used(usize),
     /// The same, and the application has run.
@@ -37,18 +31,18 @@ enum Step {
 }
 
 /// A request that has arrived as a whole.
-struct Complete<'a> {
+pub(super) struct Complete<'a> {
     /// What begins with its first line.
-    line: &'a [u8],
-    head: &'a Head<'a, 'a>,
-    sender: &'a Sender<'a>,
-    body: RequestBody<'a>,
+    pub line: &'a [u8],
+    pub head: &'a Head<'a, 'a>,
+    pub sender: &'a Sender<'a>,
+    pub body: RequestBody<'a>,
     /// Bytes of the input it consisted of.
-    used: usize,
+    pub used: usize,
 }
 
 /// What a readable socket gave.
-enum Input {
+pub(super) enum Input {
     Bytes(usize),
     Nothing,
     End,
@@ -96,7 +90,7 @@ impl Worker<'_> {
         self.buffer = buffer;
     }
 
-    fn receive(&mut self, id: usize, buffer: &mut [u8]) -> Input {
+    pub(super) fn receive(&mut self, id: usize, buffer: &mut [u8]) -> Input {
         match socket::receive(self.connections[id].socket(), buffer) {
             Ok(0) => Input::End,
             Ok(count) => {
@@ -354,195 +348,6 @@ impl Worker<'_> {
         Ok(Sender::Proxy(forwarded))
     }
 
-    /// Runs the application for a complete request.
-    fn respond(&mut self, py: Python<'_>, id: usize, request: Complete<'_>) -> Step {
-        let Complete {
-            line,
-            head,
-            sender,
-            body,
-            used,
-        } = request;
-        let deadline = self.now.saturating_add(self.request_timeout);
-        self.row.set_peer(self.connections[id].client());
-        self.row.begin_request(line, self.now, deadline);
-        self.account_start(id, head);
-        let persists =
-            head.keep_alive && self.may_persist() && self.settings.limits.keep_alive.is_some();
-        let connection = &mut self.connections[id];
-        connection.phase = Phase::Head { scanned: 0 };
-        let mut outlet = connection.outlet.take().expect("no other request runs");
-        if self
-            .pen
-            .as_ref()
-            .is_some_and(|pen| pen.wants_response_fields())
-        {
-            outlet.keep_fields();
-        }
-        outlet.expect(Asked {
-            version: head.version,
-            method: match head.method {
-                b"HEAD" => Method::Head,
-                _ => Method::Other,
-            },
-            after: if persists {
-                After::Persist
-            } else {
-                After::Close
-            },
-        });
-        // The connection is not ours while the application runs, only its outlet.
-        let peer = connection.take_peer(py);
-        let request = Request {
-            head,
-            body,
-            origin: connection.origin,
-            sender,
-            peer: &peer,
-            deadline,
-            id: self.pen.as_ref().map(|pen| pen.id()),
-            was: None,
-        };
-        let seconds = self.unix_seconds;
-        let lent = Lent {
-            place: id,
-            is_head: head.method == b"HEAD",
-        };
-        let began = self.now;
-        self.connections.release(lent, began);
-        let (wire, status, outcome) = self.application.serve(py, request, outlet, seconds);
-        if forks::is_child() {
-            // The parent answers. Connections and epoll set are its own, and whoever has held the lock
-            // at the fork does not exist here.
-            self.leave = Some(Leave::Child);
-            return Step::Closed;
-        }
-        self.connections.retake(began);
-        self.now = clock::now();
-        let wire: Box<dyn std::any::Any> = wire;
-        let mut outlet = wire.downcast::<Outlet>().expect("it is the one we gave");
-        outlet.end_gathering();
-        let (status, outcome) = self.come_back(status, outcome);
-        if self.floor.has_answered() {
-            outlet.abandon();
-        }
-        self.row.end_request(self.now);
-        let took = self.now.saturating_sub(began);
-        self.service = self.service - self.service / 8 + took / 8;
-        self.forget_gone();
-        self.wear();
-        self.account_outcome(id, status, &outcome, self.now.saturating_sub(began));
-        self.record(line, status, outcome);
-        let connection = &mut self.connections[id];
-        connection.outlet = Some(outlet);
-        connection.give_peer(peer);
-        connection.traits.set(Traits::SERVED);
-        connection.traits.clear(Traits::CONTINUED);
-        match self.settle(id) {
-            Step::Closed => Step::Closed,
-            _ => Step::Served(used),
-        }
-    }
-
-    /// What came of a request. If the master has given this worker up meanwhile it is to leave, and its client may
-    /// have been answered.
-    pub(super) fn come_back(&mut self, status: u16, outcome: Outcome) -> (u16, Outcome) {
-        if self.floor.is_given_up() && self.leave.is_none() {
-            let _ = self.orders.send(order::LEAVING);
-            self.drain(self.hand_over_until());
-        }
-        if !self.floor.has_answered() {
-            return (status, outcome);
-        }
-        let text = "it came to an end after the client had been told that it does not";
-        (LATE, Outcome::TimedOut(text.into()))
-    }
-
-    pub(super) fn record(&self, line: &[u8], status: u16, outcome: Outcome) {
-        // The master has counted what the watcher has answered.
-        if !self.floor.has_answered() {
-            self.row.count_status(status);
-        }
-        match outcome {
-            Outcome::Complete => {}
-            Outcome::ClientGone => self.row.count(Counter::ClientAborts, 1),
-            Outcome::Failed(traceback) => {
-                self.row.count(Counter::Exceptions, 1);
-                let line = printable(line);
-                log::error!("the application failed in {line:?}\n{traceback}");
-            }
-            Outcome::TimedOut(traceback) => {
-                self.row.count(Counter::SoftTimeouts, 1);
-                let line = printable(line);
-                log::error!("the time of {line:?} is up\n{traceback}");
-            }
-            Outcome::Broken(text) => {
-                self.row.count(Counter::BrokenResponses, 1);
-                log::error!("{text}, in {:?}", printable(line));
-            }
-        }
-    }
-
-    /// After a response or a flush: decides what the connection does next.
-    fn settle(&mut self, id: usize) -> Step {
-        let connection = &mut self.connections[id];
-        let outlet = connection.outlet();
-        let (sent, verdict) = (outlet.take_sent(), outlet.verdict());
-        self.row.count(Counter::BytesSent, sent);
-        self.account_sent(id, sent, verdict == Verdict::Pending);
-        let limits = &self.settings.limits;
-        let connection = &mut self.connections[id];
-        match verdict {
-            Verdict::Persist => {
-                connection.phase = Phase::Head { scanned: 0 };
-                // Who asks next is not known before its head is.
-                connection.set_client(connection.address());
-                let idle = limits.keep_alive.unwrap_or_default();
-                self.set_deadline(id, nanos(idle));
-                Step::Wait
-            }
-            Verdict::Pending => {
-                // Only progress gives it more time.
-                let is_new = !matches!(connection.phase, Phase::Flush);
-                connection.phase = Phase::Flush;
-                if is_new || sent > 0 {
-                    self.set_deadline(id, nanos(limits.send_timeout));
-                }
-                Step::Wait
-            }
-            Verdict::Close => {
-                connection.outlet().send_end();
-                self.close(id);
-                Step::Closed
-            }
-            Verdict::Abort => {
-                connection.abort_on_close();
-                self.close(id);
-                Step::Closed
-            }
-        }
-    }
-
-    fn flush(&mut self, py: Python<'_>, id: usize) {
-        if self.connections[id].outlet().flush(py) == Verdict::Close {
-            self.count_abort(id);
-        }
-        match self.settle(id) {
-            Step::Closed => {}
-            _ if matches!(self.connections[id].phase, Phase::Head { .. }) => {
-                // What the client has sent meanwhile.
-                self.advance(py, id, b"");
-            }
-            _ => self.watch(id),
-        }
-    }
-
-    fn count_abort(&mut self, id: usize) {
-        if self.connections[id].outlet().is_gone() {
-            self.row.count(Counter::ClientAborts, 1);
-        }
-    }
-
     /// Reads what a refused client still sends, for a while.
     fn discard(&mut self, id: usize) {
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -558,109 +363,11 @@ impl Worker<'_> {
         self.buffer = buffer;
     }
 
-    /// Answers a request that is not served, says so once in a while, and ends the connection.
-    fn refuse(&mut self, py: Python<'_>, id: usize, refusal: Refusal, line: &[u8]) -> Step {
-        self.row.count_refusal(refusal);
-        if let Allowed::Yes { withheld } = self.refusals.ask(self.now) {
-            let (status, name) = (refusal.status(), refusal.name());
-            let client = self.connections[id].describe();
-            let place = match line {
-                b"" => String::new(),
-                line => format!(" in {:?}", printable(line)),
-            };
-            let more = log::more_like_this(withheld);
-            log::info!("refused a request with {status}: {name}{place} from {client}{more}");
-        }
-        self.answer_and_linger(py, id, refusal.status(), line)
-    }
-
-    fn cannot_store(&mut self, py: Python<'_>, id: usize, error: &std::io::Error) -> Step {
-        let directory = self.temp_dir.display();
-        log::error!("cannot keep a request body in {directory}: {error}");
-        self.answer_and_linger(py, id, 503, b"")
-    }
-
-    /// `input`: what there is of the head.
-    fn answer_and_linger(&mut self, py: Python<'_>, id: usize, status: u16, input: &[u8]) -> Step {
-        self.row.count_status(status);
-        let connection = &mut self.connections[id];
-        self.held -= connection.held();
-        let phase = std::mem::replace(&mut connection.phase, Phase::Linger);
-        let head = match &phase {
-            Phase::Body { head, .. } => head,
-            _ => input,
-        };
-        let (form, page) = self.application.pages().page(status, accept_of(head));
-        let refused = Refused {
-            status,
-            method: match head.starts_with(b"HEAD ") {
-                true => Method::Head,
-                false => Method::Other,
-            },
-            form,
-            page: &page,
-        };
-        let mut bytes = Vec::new();
-        let mut date = DateCache::new();
-        let date = date.render(self.unix_seconds);
-        let head = response::write_refusal(&mut bytes, refused, Some(date), Some(b"rswsgi"));
-        let body = (bytes.len() - head) as u64;
-        connection.outlet().send_plain(py, &bytes);
-        connection.shut_down(Shutdown::Write);
-        let sent = connection.outlet().take_sent();
-        self.row.count(Counter::BytesSent, sent);
-        self.account_answer(id, input, (status, Ending::Refused), body);
-        self.set_deadline(id, LINGER);
-        Step::Used(0)
-    }
-
-    /// The client has not done its next step in time.
-    pub(super) fn time_out(&mut self, py: Python<'_>, id: usize) {
-        match self.connections[id].phase {
-            Phase::Proxy | Phase::Head { .. } if self.connections[id].is_idle() => {
-                // A request may have come while that of another connection ran.
-                match socket::has_bytes(self.connections[id].socket()) {
-                    true => self.set_deadline(id, nanos(self.settings.limits.head_timeout)),
-                    false => self.close(id),
-                }
-            }
-            Phase::Proxy | Phase::Head { .. } => self.refuse_late(py, id, Refusal::HeadTimeout),
-            Phase::Body { .. } => self.refuse_late(py, id, Refusal::BodyTimeout),
-            Phase::Flush => {
-                self.row.count(Counter::ClientAborts, 1);
-                self.connections[id].abort_on_close();
-                self.close(id);
-            }
-            Phase::Linger => self.close(id),
-        }
-    }
-
-    fn refuse_late(&mut self, py: Python<'_>, id: usize, refusal: Refusal) {
-        let input = std::mem::take(&mut self.connections[id].input);
-        self.refuse(py, id, refusal, &input);
-        self.watch(id);
-    }
-
-    fn set_deadline(&mut self, id: usize, after: Nanos) {
+    pub(super) fn set_deadline(&mut self, id: usize, after: Nanos) {
         let deadline = self.now.saturating_add(after);
         self.connections[id].deadline = deadline;
         if deadline < self.next_sweep {
             self.wake_at(deadline);
         }
     }
-}
-
-/// What a client gets whose request does not come to an end.
-pub(super) const LATE: u16 = 504;
-
-pub(super) fn late_page(application: &Application) -> Page {
-    let (form, text) = application.pages().page(LATE, None);
-    Page { form, text }
-}
-
-/// The first line of a head for the log: printable, and not all of it.
-fn printable(head: &[u8]) -> String {
-    let end = head.iter().position(|b| matches!(b, b'\r' | b'\n'));
-    let line = &head[..end.unwrap_or(head.len()).min(200)];
-    String::from_utf8_lossy(line).into_owned()
 }

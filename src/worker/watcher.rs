@@ -29,7 +29,7 @@ use nix::unistd::{getpid, gettid};
 use super::ferry::Passage;
 use super::floor::{Floor, Places, Run};
 use super::gathering::{MOST_DELAY, Need};
-use super::serve::LATE;
+use super::refuse::LATE;
 use crate::http::DateCache;
 use crate::http::response::{self, Method, Refused};
 use crate::log;

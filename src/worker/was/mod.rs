@@ -25,9 +25,10 @@ use nix::sys::epoll::{EpollEvent, EpollFlags};
 use pyo3::prelude::*;
 use slab::Slab;
 
+use super::Worker;
 use super::accept::{Accepted, Accepting};
 use super::body::Body;
-use super::{DRAIN_IDLE, Worker};
+use super::leaving::DRAIN_IDLE;
 use crate::access::Ticket;
 use crate::log;
 use crate::net::Listener;
