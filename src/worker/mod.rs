@@ -19,6 +19,7 @@ mod gathering;
 mod leaving;
 pub mod order;
 mod outlet;
+mod queue;
 mod refuse;
 mod relay;
 mod respond;

@@ -1,9 +1,7 @@
 //! The sending half of an HTTP connection: frames a response, hands it to the kernel at once, and
 //! keeps what the socket does not take for the event loop to send.
 
-use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{ErrorKind, IoSlice};
+use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +12,7 @@ use pyo3::types::PyBytes;
 
 use super::floor::Floor;
 use super::gathering::MOST_DELAY;
+use super::queue::{Failure, Gone, PARTS, Queue, offer};
 use crate::http::Version;
 use crate::http::response::{
     After, Asked, Body as Sending, Delimiter, Delivery, LAST_CHUNK, Method, ResponseHead,
@@ -26,20 +25,6 @@ use crate::wsgi::{Body, End, Start, Unsent, Wire, deadline};
 
 /// Bodies up to this size are copied behind their head: one buffer is cheaper than two.
 const COPY: usize = 16 * 1024;
-/// Buffers per `sendmsg(2)`.
-const PARTS: usize = 64;
-/// Bytes per `sendfile(2)`.
-const FILE_PIECE: usize = 4 << 20;
-/// Bytes after which other connections have their turn, however fast the client takes more.
-const TURN: usize = 4 << 20;
-
-/// Bytes that wait for the socket.
-enum Segment {
-    Bytes(Vec<u8>, usize),
-    Object(Py<PyBytes>, usize),
-    File { file: File, offset: u64, left: u64 },
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Condition {
     Whole,
@@ -71,8 +56,8 @@ pub struct Outlet {
     asked: Asked,
     delivery: Option<Delivery>,
     condition: Condition,
-    queue: VecDeque<Segment>,
-    queued: usize,
+    /// What waits for the socket.
+    queue: Queue,
     assembly: Vec<u8>,
     /// Bytes that may wait while an iterator goes on.
     bound: usize,
@@ -114,8 +99,7 @@ impl Outlet {
             },
             delivery: None,
             condition: Condition::Whole,
-            queue: VecDeque::new(),
-            queued: 0,
+            queue: Queue::default(),
             assembly: Vec::new(),
             bound,
             patience,
@@ -209,10 +193,21 @@ impl Outlet {
         self.verdict()
     }
 
+    /// Sends from the queue as far as the socket takes it.
+    fn push(&mut self, py: Python<'_>) -> Result<(), Gone> {
+        match self.queue.send(py, self.socket.as_fd(), &mut self.sent) {
+            Ok(()) => Ok(()),
+            Err(Failure::Gone) => Err(Gone),
+            Err(Failure::File) => {
+                self.give_up(Condition::Cut);
+                Ok(())
+            }
+        }
+    }
+
     fn give_up(&mut self, condition: Condition) {
         self.condition = condition;
         self.queue.clear();
-        self.queued = 0;
     }
 
     /// Sends `assembly`, then `blocks`, then `tail`; what is not taken is queued.
@@ -229,18 +224,16 @@ impl Outlet {
             }
             self.assembly.extend_from_slice(tail);
             if !self.queue.is_empty() {
-                self.enqueue_assembly(0);
+                self.queue.push_bytes(&self.assembly, 0);
                 return self.push(py);
             }
             if self.assembly.is_empty() {
                 return Ok(());
             }
             let parts = [IoSlice::new(&self.assembly)];
-            let taken = offer(&self.socket, &parts, self.last)?;
+            let taken = offer(self.socket.as_fd(), &parts, self.last)?;
             self.sent += taken as u64;
-            if taken < self.assembly.len() {
-                self.enqueue_assembly(taken);
-            }
+            self.queue.push_bytes(&self.assembly, taken);
             return Ok(());
         }
         // Large blocks are referred to, never copied.
@@ -250,139 +243,27 @@ impl Outlet {
             parts.push(IoSlice::new(&self.assembly));
             parts.extend(blocks.iter().map(|block| IoSlice::new(block.as_bytes())));
             parts.push(IoSlice::new(tail));
-            taken = offer(&self.socket, &parts, Push::Now)?;
+            taken = offer(self.socket.as_fd(), &parts, Push::Now)?;
             self.sent += taken as u64;
         }
-        if taken < self.assembly.len() {
-            self.enqueue_assembly(taken);
-        }
+        self.queue.push_bytes(&self.assembly, taken);
         taken = taken.saturating_sub(self.assembly.len());
         for block in blocks {
-            let length = block.as_bytes().len();
-            if taken < length {
-                self.queued += length - taken;
-                self.queue
-                    .push_back(Segment::Object(block.clone().unbind(), taken));
-            }
-            taken = taken.saturating_sub(length);
+            self.queue.push_object(block, taken);
+            taken = taken.saturating_sub(block.as_bytes().len());
         }
-        if taken < tail.len() {
-            self.queued += tail.len() - taken;
-            self.queue.push_back(Segment::Bytes(tail.to_vec(), taken));
-        }
+        self.queue.push_bytes(tail, taken);
         if blocks.len() >= PARTS - 1 {
             return self.push(py);
         }
         Ok(())
     }
 
-    /// An empty segment would look like a socket that takes nothing.
-    fn enqueue_assembly(&mut self, taken: usize) {
-        if taken == self.assembly.len() {
-            return;
-        }
-        self.queued += self.assembly.len() - taken;
-        self.queue
-            .push_back(Segment::Bytes(self.assembly.clone(), taken));
-    }
-
-    /// Sends from the queue until it is empty or the socket takes no more.
-    fn push(&mut self, py: Python<'_>) -> Result<(), Gone> {
-        let mut turn = 0;
-        while let Some(front) = self.queue.front_mut()
-            && turn < TURN
-        {
-            let taken = match front {
-                Segment::File { file, offset, left } => {
-                    let piece = usize::try_from(*left).unwrap_or(FILE_PIECE).min(FILE_PIECE);
-                    match socket::send_file(self.socket.as_fd(), file.as_fd(), *offset, piece) {
-                        // The file has become shorter than its announced length.
-                        Ok(0) => {
-                            self.give_up(Condition::Cut);
-                            return Ok(());
-                        }
-                        Ok(taken) => taken,
-                        Err(error) => match error.kind() {
-                            ErrorKind::WouldBlock => 0,
-                            ErrorKind::BrokenPipe
-                            | ErrorKind::ConnectionReset
-                            | ErrorKind::NotConnected => return Err(Gone),
-                            // It is the file that cannot be read.
-                            _ => {
-                                self.give_up(Condition::Cut);
-                                return Ok(());
-                            }
-                        },
-                    }
-                }
-                _ => {
-                    let mut parts = Vec::with_capacity(self.queue.len().min(PARTS));
-                    let mut push = Push::Now;
-                    for segment in self.queue.iter().take(PARTS) {
-                        match segment {
-                            Segment::Bytes(bytes, at) => parts.push(IoSlice::new(&bytes[*at..])),
-                            Segment::Object(object, at) => {
-                                parts.push(IoSlice::new(&object.as_bytes(py)[*at..]));
-                            }
-                            Segment::File { .. } => {
-                                push = Push::MoreFollows;
-                                break;
-                            }
-                        }
-                    }
-                    offer(&self.socket, &parts, push)?
-                }
-            };
-            if taken == 0 {
-                return Ok(());
-            }
-            self.sent += taken as u64;
-            turn += taken;
-            self.consume(py, taken);
-        }
-        Ok(())
-    }
-
-    fn consume(&mut self, py: Python<'_>, mut taken: usize) {
-        while taken > 0 {
-            let Some(front) = self.queue.front_mut() else {
-                return;
-            };
-            let left = match front {
-                Segment::Bytes(bytes, at) => {
-                    let used = taken.min(bytes.len() - *at);
-                    *at += used;
-                    taken -= used;
-                    self.queued -= used;
-                    bytes.len() - *at
-                }
-                Segment::Object(object, at) => {
-                    let length = object.as_bytes(py).len();
-                    let used = taken.min(length - *at);
-                    *at += used;
-                    taken -= used;
-                    self.queued -= used;
-                    length - *at
-                }
-                Segment::File { offset, left, .. } => {
-                    let used = (taken as u64).min(*left);
-                    *offset += used;
-                    *left -= used;
-                    taken = 0;
-                    usize::try_from(*left).unwrap_or(usize::MAX)
-                }
-            };
-            if left == 0 {
-                self.queue.pop_front();
-            }
-        }
-    }
-
     /// Keeps an application that produces faster than its client reads from filling the memory.
     fn wait_for_reader(&mut self, py: Python<'_>) -> Result<(), Unsent> {
         let patience = i32::try_from(self.patience.as_millis()).unwrap_or(i32::MAX);
-        while self.queued > self.bound {
-            let before = self.queued;
+        while self.queue.bytes() > self.bound {
+            let before = self.queue.bytes();
             let socket = self.socket.as_fd();
             let wait = || socket::wait_writable(socket, patience);
             let waited = deadline::suspended(|| py.detach(wait));
@@ -394,7 +275,7 @@ impl Outlet {
                 }
             }
             // Interrupted by a signal: its Python handler may want to run, and may raise.
-            if self.queued == before {
+            if self.queue.bytes() == before {
                 py.check_signals().map_err(Unsent::Interrupted)?;
             }
         }
@@ -482,15 +363,9 @@ impl Outlet {
                 offset,
                 length,
             } => {
-                self.enqueue_assembly(0);
-                if length > 0 {
-                    let left = length;
-                    self.queue.push_back(Segment::File { file, offset, left });
-                }
-                if !tail.is_empty() {
-                    self.queued += tail.len();
-                    self.queue.push_back(Segment::Bytes(tail.to_vec(), 0));
-                }
+                self.queue.push_bytes(&self.assembly, 0);
+                self.queue.push_file(file, offset, length);
+                self.queue.push_bytes(tail, 0);
                 self.push(py)?;
             }
         }
@@ -553,7 +428,7 @@ impl Outlet {
         if self.gathers {
             self.assembly.clear();
             match self.take_gathered() {
-                Ok(()) => self.enqueue_assembly(0),
+                Ok(()) => self.queue.push_bytes(&self.assembly, 0),
                 Err(Gone) => self.give_up(Condition::Gone),
             }
         }
@@ -565,22 +440,9 @@ impl Outlet {
     }
 }
 
-/// The socket is closed at the other side.
-#[derive(Debug)]
-struct Gone;
-
 impl From<Gone> for Unsent {
     fn from(_: Gone) -> Self {
         Unsent::Gone
-    }
-}
-
-/// `Ok(0)`: the socket takes nothing now.
-fn offer(socket: &OwnedFd, parts: &[IoSlice<'_>], push: Push) -> Result<usize, Gone> {
-    match socket::send(socket.as_fd(), parts, push) {
-        Ok(taken) => Ok(taken),
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
-        Err(_) => Err(Gone),
     }
 }
 
