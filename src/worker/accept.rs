@@ -15,7 +15,7 @@ use crate::config::ProxyProtocol;
 use crate::log::{self, Allowed};
 use crate::net::Listener;
 use crate::relay::Traits;
-use crate::scoreboard::Counter;
+use crate::scoreboard::{Counter, Row, State};
 use crate::sys::clock::{MILLISECOND, Nanos, SECOND, nanos};
 use crate::sys::socket::{self, Peer};
 
@@ -43,7 +43,7 @@ pub(super) enum Accepting {
     Yes,
     /// All connections are in use, and somebody waits for one.
     Full,
-    /// The system has no descriptors or memory left; until then.
+    /// The system has no descriptors or memory left, or a sibling is the better place; until then.
     Paused(Nanos),
     /// The worker drains.
     Never,
@@ -259,17 +259,37 @@ impl Worker<'_> {
         let most = self.settings.limits.max_connections;
         // A WAS client that has a connection keeps it; its idle ones make room for nobody.
         let open = self.connections.len() + self.was.len();
-        if open < most || self.vacate() {
+        if open < most {
+            return true;
+        }
+        let has_place = |row: &Row| (row.connections() as usize) < most;
+        if self.idle_siblings().any(has_place) {
+            self.leave_to_others(Accepting::Paused(self.now + QUIET));
+            return false;
+        }
+        if self.vacate() {
             return true;
         }
         self.wait_for_place();
         false
     }
 
+    /// Workers of this generation that have nothing to do.
+    pub(super) fn idle_siblings(&self) -> impl Iterator<Item = &'static Row> {
+        let own = self.row;
+        let siblings = self.floor.ground.scoreboard.rows().iter();
+        siblings.filter(move |row| !std::ptr::eq(*row, own) && row.state() == State::Idle)
+    }
+
     fn wait_for_place(&mut self) {
+        self.leave_to_others(Accepting::Full);
+    }
+
+    /// Takes no connection for a moment.
+    fn leave_to_others(&mut self, accepting: Accepting) {
         // It may be us alone that the kernel has woken.
         let _ = self.nudge.write(1);
-        self.stop_listening(Accepting::Full);
+        self.stop_listening(accepting);
         self.wake_at(self.now + QUIET);
     }
 

@@ -11,7 +11,7 @@ use super::outlet::Transport;
 use super::{Id, Leave, Worker};
 use crate::log::{self, Allowed};
 use crate::relay::{Cause, Message, Taken, Traits};
-use crate::scoreboard::{Counter, State};
+use crate::scoreboard::Counter;
 use crate::sys::clock::{MILLISECOND, Nanos, SECOND};
 use std::os::fd::OwnedFd;
 
@@ -136,9 +136,7 @@ impl Worker<'_> {
         if self.service < WORTH_IT || events.len() < 2 || self.leave.is_some() {
             return;
         }
-        let siblings = self.floor.ground.scoreboard.rows().iter();
-        let others = siblings.filter(|row| !std::ptr::eq(*row, self.row));
-        let idle = others.filter(|row| row.state() == State::Idle).count();
+        let idle = self.idle_siblings().count();
         let asks = |event: &&EpollEvent| {
             let place = self.find(Id(event.data()));
             place.is_some_and(|place| self.connections[place].awaits_head())

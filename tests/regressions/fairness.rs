@@ -4,6 +4,7 @@ use super::{hostile, ours, worker};
 use crate::support::{Load, Running, Server, wait_until};
 use nix::sys::signal::Signal;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
 /// How many requests the worker had taken, says the response.
 fn number(response: &crate::support::Response) -> u64 {
@@ -129,6 +130,29 @@ fn a_new_client_takes_the_place_of_the_longest_idle_one() {
         client.get("/pid").assert_text(&own);
     }
     new.get("/pid").assert_text(&own);
+}
+
+/// Each client has been idle for long enough to be closed when the next one comes.
+#[test]
+fn nobody_makes_room_while_a_sibling_has_some() {
+    if !ours() {
+        return;
+    }
+    let server = plain().workers(3).arg("--max-connections", "4").start();
+    let mut clients: Vec<_> = (0..12)
+        .map(|_| {
+            let mut client = server.connect();
+            client.get("/").assert_status(200);
+            let now = Instant::now();
+            wait_until("a client to be quiet", || {
+                (now.elapsed() > Duration::from_millis(150)).then_some(())
+            });
+            client
+        })
+        .collect();
+    for client in &mut clients {
+        client.get("/").assert_status(200);
+    }
 }
 
 #[test]
