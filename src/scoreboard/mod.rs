@@ -4,13 +4,15 @@
 //!
 //! To the supervisor the contents are untrusted: numbers are only shown, never acted upon.
 
+mod counter;
 mod histogram;
 mod row;
 mod seconds;
 mod totals;
 
+pub use counter::Counter;
 pub use histogram::Durations;
-pub use row::{Counter, Row, Size, State};
+pub use row::{Row, Size, State};
 pub use seconds::Recent;
 pub use totals::Totals;
 
