@@ -180,6 +180,40 @@ fn the_application_becomes_another_user_for_good() {
     server.finish();
 }
 
+#[test]
+fn what_root_has_open_is_not_open_in_the_application() {
+    let Some(server) = server() else {
+        return;
+    };
+    let secret = server.dir().join("secret");
+    fs::write(&secret, "of root\n").expect("a file");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    let application = "import os\n\
+        def look(name):\n    \
+            found = [os.readlink(f'/proc/self/fd/{fd}') for fd in os.listdir('/proc/self/fd') if os.path.exists(f'/proc/self/fd/{fd}')]\n    \
+            open('out/' + name, 'w').write('\\n'.join(found))\n\
+        look('master')\n\
+        def application(environ, start_response):\n    look('worker')\n    \
+            start_response('204 No Content', [])\n    return []\n";
+    let script = format!("exec 9<{}; exec \"$@\"", secret.display());
+    let server = server
+        .file("open.py", application)
+        .app("open")
+        .arg("--user", "nobody")
+        .under(["sh", "-c", &script, "sh"])
+        .start();
+    server.get("/").assert_status(204);
+    let path = secret.to_str().expect("a plain path");
+    let supervisor = format!("/proc/{}/fd/9", server.supervisor().number);
+    assert_eq!(fs::read_link(supervisor).expect("it lives"), secret);
+    for who in ["master", "worker"] {
+        let open = server.file(&format!("out/{who}"));
+        assert!(open.contains("socket:"), "{who}: {open}");
+        assert!(!open.contains(path), "{who}: {open}");
+    }
+    server.finish();
+}
+
 /// The user could do neither: bind in a directory of root, or a port of the system.
 #[test]
 fn sockets_are_bound_while_that_is_allowed() {

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::io::IsTerminal;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::development::Development;
 use super::hand_over::{self, GenerationState, HandedStage, take};
 use super::isolation::Plan;
-use super::output::Output;
+use super::output::{Output, Prints, is_other};
 use super::{interpreter, privileges};
 use crate::config::{OwnLogs, Settings};
 use crate::control::Stack;
@@ -136,11 +137,13 @@ impl Generation {
             assigned.own_logs = OwnLogs::default();
             assigned.apps_dir = None;
         }
-        let (output, inlets) = Output::create(number, &assigned, slots)?;
-        let (channel, theirs) = Channel::pair()
-            .map_err(|error| refused("cannot create a channel to the master", error))?;
         let privileges = privileges::resolve(&settings.privileges)?;
         let identity = privileges.identity.as_ref();
+        let is_other = is_other(identity);
+        let prints = Prints::of(&assigned, &purpose, identity);
+        let (output, inlets) = Output::create(number, &assigned, slots, prints)?;
+        let (channel, theirs) = Channel::pair()
+            .map_err(|error| refused("cannot create a channel to the master", error))?;
         let theirs_number = theirs.as_fd().as_raw_fd();
         let mut command = interpreter::command(&settings.interpreter, identity, theirs_number)?;
         // It is in the environment of the command, and may be too long for a message.
@@ -174,7 +177,10 @@ impl Generation {
             command.stdout(stdout.map_err(|error| refused("cannot duplicate a pipe", error))?);
             command.stderr(pipe);
         }
-        command.stdin(input);
+        command.stdin(match is_other && std::io::stdin().is_terminal() {
+            true => Stdio::null(),
+            false => input,
+        });
         let mut pass = vec![theirs.as_fd(), scoreboard.as_fd(), output.desk.as_fd()];
         pass.extend(output.lanes().map(AsFd::as_fd));
         pass.extend(inlets.bell.as_ref().map(AsFd::as_fd));
@@ -185,7 +191,7 @@ impl Generation {
         let module = interpreter::module().map(PathBuf::from);
         let mut plan = Plan::new(settings, identity, Path::new(&program), module.as_deref())?;
         let mut isolation = plan.as_mut().map(Plan::take).unwrap_or_default();
-        if settings.is_hosted() || plan.is_some() {
+        if settings.is_hosted() || plan.is_some() || is_other {
             isolation.strays = Strays::Closed;
         }
         let refused = |error| cannot_execute(Path::new(&program), settings, &error);

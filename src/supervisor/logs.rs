@@ -9,7 +9,7 @@ use crate::log::writer::Trouble;
 use crate::log::{self, Destination, Entry, Form, Level, Way, Writer};
 use crate::sys::clock::{Nanos, SECOND};
 
-use super::output::FLUSH;
+use super::output::{self, FLUSH};
 
 /// Between two entries about requests without a line.
 const TELL: Nanos = 10 * SECOND;
@@ -42,7 +42,8 @@ impl Logs {
         let error = match &settings.log {
             Destination::Stderr => {
                 log::configure(Way::stderr(form));
-                match settings.is_hosted() {
+                // At a terminal there may be applications of others (`Prints`).
+                match settings.is_hosted() || output::is_terminal() {
                     true => Some(of_apps(form).map_err(|e| refused("log", &settings.log, e))?),
                     false => None,
                 }
@@ -126,7 +127,7 @@ impl Logs {
     }
 }
 
-/// Where entries of many apps go when the supervisor's own go to standard error.
+/// Where entries go that are read from a pipe when the supervisor's own go to standard error.
 fn of_apps(form: Form) -> std::io::Result<Writer> {
     let place = match log::is_journal() {
         true => Destination::Journal { socket: None },

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::io::IsTerminal;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, SystemTime};
 
@@ -14,9 +15,11 @@ use super::own_logs::Sinks;
 use crate::access::{Bell, Context, Desk, Ending, Intake, Lanes};
 use crate::config::Settings;
 use crate::error::{Error, Result};
+use crate::link::Purpose;
 use crate::log::frames::Reader;
 use crate::log::{self, Destination};
 use crate::sys::clock::{self, MILLISECOND, Nanos};
+use crate::sys::privileges::Identity;
 use crate::sys::process::Ended;
 
 /// After a look that found something, the next one comes by itself.
@@ -50,6 +53,39 @@ struct Access {
     next_look: Option<Nanos>,
 }
 
+/// Where what the application prints goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prints {
+    /// To the streams of the server.
+    ToOurStreams,
+    /// Into the log, by the supervisor.
+    ToTheLog,
+}
+
+impl Prints {
+    pub fn of(settings: &Settings, purpose: &Purpose, identity: Option<&Identity>) -> Prints {
+        match purpose {
+            // Whoever has asked reads them.
+            Purpose::Check | Purpose::Request { .. } => Prints::ToOurStreams,
+            // Of many apps each is read by itself, and named.
+            _ if settings.log != Destination::Stderr || settings.is_hosted() => Prints::ToTheLog,
+            // Who has a terminal open can read what is typed there.
+            _ if is_other(identity) && is_terminal() => Prints::ToTheLog,
+            _ => Prints::ToOurStreams,
+        }
+    }
+}
+
+/// Whether the application runs as somebody else than the server.
+pub fn is_other(identity: Option<&Identity>) -> bool {
+    identity.is_some_and(|identity| !identity.is_ours())
+}
+
+/// Whether the server itself prints to a terminal.
+pub fn is_terminal() -> bool {
+    std::io::stdout().is_terminal() || std::io::stderr().is_terminal()
+}
+
 /// What a master inherits.
 pub struct Inlets {
     /// For descriptors 1 and 2.
@@ -80,7 +116,12 @@ impl OutputState {
 }
 
 impl Output {
-    pub fn create(generation: u64, settings: &Settings, slots: usize) -> Result<(Output, Inlets)> {
+    pub fn create(
+        generation: u64,
+        settings: &Settings,
+        slots: usize,
+        prints: Prints,
+    ) -> Result<(Output, Inlets)> {
         let refused = |error: std::io::Error| Error::io("cannot prepare the logs", &error);
         let desk = Desk::create().map_err(refused)?;
         log::copy_level(desk.level());
@@ -89,8 +130,7 @@ impl Output {
             pipe: None,
             bell: None,
         };
-        // Of many apps each is read by itself, and named.
-        if settings.log != Destination::Stderr || settings.is_hosted() {
+        if prints == Prints::ToTheLog {
             let (read, write) = std::io::pipe().map_err(refused)?;
             pipe = Some(Pipe::new(read.into(), &settings.name, generation).map_err(refused)?);
             inlets.pipe = Some(write.into());
