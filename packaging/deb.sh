@@ -32,4 +32,5 @@ done
     env -i "$built/rswsgi" --print-config
 } >"$made/rswsgi.toml"
 
-cargo deb --no-build --quiet "$@"
+# Left to itself it strips nothing that was built with line numbers.
+cargo deb --no-build --quiet --strip "$@"
