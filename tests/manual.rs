@@ -367,6 +367,8 @@ fn what_is_there_instead_of_options_of_others_exists() {
         .split_once("\n## Coming from another server\n")
         .expect("the section is there");
     let (section, _) = section.split_once("\n## ").expect("it is not the last");
+    let all = include_str!("../docs/migration.md");
+    let lines = || section.lines().chain(all.lines());
     let help = Command::new(env!("CARGO_BIN_EXE_rswsgictl"))
         .arg("--help")
         .output();
@@ -376,7 +378,7 @@ fn what_is_there_instead_of_options_of_others_exists() {
         .filter_map(|line| line.split_whitespace().next())
         .collect();
     let mut named = 0;
-    for line in section.lines().filter(|line| line.starts_with("| ")) {
+    for line in lines().filter(|line| line.starts_with("| ")) {
         let ours = line.trim_end_matches(" |").rsplit(" | ").next();
         let quoted = ours.expect("a cell").split('`').skip(1).step_by(2);
         for words in quoted.map(|text| text.split_whitespace().collect::<Vec<_>>()) {

@@ -196,7 +196,7 @@ def _format(error):
 
 
 def arm(soft_deadline, before_fork, in_parent, in_child):
-    """Takes the real-time signals of the master (see the table of signals in README.md). Done in the
+    """Takes the real-time signals of the master (see the table of signals in docs/operation.md). Done in the
     master already, where they mean nothing, and what `obey` needs is looked up here: every object
     that a worker touches costs it a copy of the page around it."""
     import faulthandler
