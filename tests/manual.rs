@@ -143,7 +143,7 @@ fn option(setting: &Setting) -> String {
         facts.push("Takes effect:\n.Em restart".to_owned());
     }
     if !facts.is_empty() {
-        let _ = write!(entry, ".br\n{} .\n", facts.join(" .\n"));
+        let _ = writeln!(entry, "{} .", facts.join(" .\n"));
     }
     entry
 }
@@ -222,7 +222,8 @@ fn in_files() -> impl Iterator<Item = &'static Setting> {
 fn settings() -> String {
     let entry = |setting: &Setting| {
         let mut entry = format!(".It Ic {}\n{}", setting.name, describe(setting));
-        let mut facts = vec![format!("Value: {}", kind(setting))];
+        let _ = write!(entry, ".br\nValue: {}.\n", kind(setting));
+        let mut facts = Vec::new();
         if let Some(default) = setting.default.filter(|default| !default.is_empty()) {
             facts.push(format!("Default:\n.Cm {}", argument(default)));
         }

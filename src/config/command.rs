@@ -21,6 +21,7 @@ use crate::error::{Error, Exit, Result};
 const ABOUT: &str = "Prefork WSGI application server";
 
 const USAGE: &str = "rswsgi [OPTIONS] MODULE[:EXPRESSION]
+       rswsgi [OPTIONS] --config FILE
        rswsgi request [OPTIONS] MODULE[:EXPRESSION] [PATH]    answer one request without a server
        rswsgi convert [OPTIONS] SOURCE    print a configuration of gunicorn or uWSGI as one of rswsgi";
 

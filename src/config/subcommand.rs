@@ -119,7 +119,7 @@ fn request() -> Command {
                 .value_name("PATH")
                 .help("/path?query, or http://host/path [/]"),
         )
-        .arg(help("help"))
+        .arg(help("Actions"))
 }
 
 fn convert() -> Command {
@@ -138,7 +138,7 @@ fn convert() -> Command {
                 .help("File, or command line in quotes"),
         )
         .args(settings.map(argument))
-        .arg(help("help"))
+        .arg(help("Actions"))
 }
 
 /// The arguments after the name of the command; `None` when that is no command.

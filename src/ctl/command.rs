@@ -160,6 +160,7 @@ fn asking() -> [Command; 10] {
         verb("log-level", "Show the log level, or set it").arg(
             Arg::new("level")
                 .value_name("LEVEL")
+                .help("error, warning, info or debug; without it the one in force is shown")
                 .value_parser(NonEmptyStringValueParser::new()),
         ),
         verb("list", "Show the servers found on this machine"),
