@@ -22,6 +22,7 @@ mod limits;
 mod logs;
 mod manual;
 mod memory;
+mod mistakes;
 mod packages;
 mod pools;
 mod privileges;

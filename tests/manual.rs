@@ -143,7 +143,7 @@ fn option(setting: &Setting) -> String {
         facts.push("Takes effect:\n.Em restart".to_owned());
     }
     if !facts.is_empty() {
-        let _ = writeln!(entry, "{} .", facts.join(" .\n"));
+        let _ = write!(entry, ".br\n{} .\n", facts.join(" .\n"));
     }
     entry
 }
@@ -232,7 +232,7 @@ fn settings() -> String {
             "Takes effect:\n.Em {}",
             setting.takes_effect.name()
         ));
-        let _ = write!(entry, ".br\n{} .\n", facts.join(" .\n"));
+        let _ = writeln!(entry, "{} .", facts.join(" .\n"));
         entry
     };
     let mut made = by_section(in_files(), entry);

@@ -25,7 +25,7 @@ use nix::unistd::Uid;
 pub struct Host {
     /// Of the server as a whole; its target means nothing.
     pub settings: Settings,
-    directory: PathBuf,
+    directory: Option<PathBuf>,
     /// Where users may have files.
     users: Option<PathBuf>,
     layers: Layers,
@@ -63,14 +63,18 @@ const OWN: [&str; 3] = ["target", "module", "app"];
 impl Host {
     /// `None` when nobody has named a directory of apps.
     pub(super) fn read(layers: &Layers) -> Result<Option<Host>> {
-        let Some(directory) = layers.path("apps-dir")? else {
-            return Ok(None);
+        let directory = layers.path("apps-dir")?;
+        let users = layers.path("user-apps-dir")?;
+        let named = match (&directory, &users) {
+            (None, None) => return Ok(None),
+            (Some(_), _) => "apps-dir",
+            (None, Some(_)) => "user-apps-dir",
         };
         for name in OWN {
             let given = match layers.text(name)? {
-                Some(_) => {
-                    Err("does not go together with apps-dir, whose files name the apps".into())
-                }
+                Some(_) => Err(format!(
+                    "does not go together with {named}, whose files name the apps"
+                )),
                 None => Ok(()),
             };
             layers.check(name, given)?;
@@ -85,18 +89,29 @@ impl Host {
         Ok(Some(Host {
             settings: settings::resolve(&own)?,
             directory,
-            users: layers.path("user-apps-dir")?,
+            users,
             layers: layers.clone(),
         }))
     }
 
-    /// The files of the directory, in the order of their names.
+    /// The files of the directories, each in the order of their names.
     ///
     /// # Errors
-    /// The directory cannot be read.
+    /// A directory cannot be read.
     pub fn apps(&self) -> Result<Vec<AppFile>> {
-        let shown = self.directory.display();
-        let files = file::list(&self.directory).map_err(|error| {
+        let mut apps = match &self.directory {
+            Some(directory) => self.apps_of_admin(directory)?,
+            None => Vec::new(),
+        };
+        if let Some(directory) = &self.users {
+            self.add_apps_of_users(&mut apps, directory)?;
+        }
+        Ok(apps)
+    }
+
+    fn apps_of_admin(&self, directory: &Path) -> Result<Vec<AppFile>> {
+        let shown = directory.display();
+        let files = file::list(directory).map_err(|error| {
             let error = Error::io(format_args!("cannot read --apps-dir {shown}"), &error);
             Error::new(Exit::Config, error.to_string())
         })?;
@@ -123,9 +138,10 @@ impl Host {
                 settings,
             });
         }
-        let Some(directory) = &self.users else {
-            return Ok(apps);
-        };
+        Ok(apps)
+    }
+
+    fn add_apps_of_users(&self, apps: &mut Vec<AppFile>, directory: &Path) -> Result<()> {
         let files = users::files(directory);
         for file in files.map_err(|reason| Error::new(Exit::Config, reason))? {
             let name = file.path.file_stem().unwrap_or_default().to_string_lossy();
@@ -145,7 +161,7 @@ impl Host {
                 settings,
             });
         }
-        Ok(apps)
+        Ok(())
     }
 
     /// The app of a user: what needs root, or is at the cost of others, is not for the user to say.

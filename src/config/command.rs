@@ -173,17 +173,17 @@ pub(super) fn read(args: impl Iterator<Item = OsString>) -> Result<Arguments> {
     }
     match command().try_get_matches_from(args) {
         Ok(matches) => Ok(Arguments::Layer(layer(&matches))),
-        Err(error) => failed(&error),
+        Err(error) => failed("rswsgi", &error),
     }
 }
 
-/// Help is asked for by what clap calls an error.
-pub(super) fn failed(error: &clap::Error) -> Result<Arguments> {
+/// Help is asked for by what clap calls an error. `program`: with the name of a command.
+pub(super) fn failed(program: &str, error: &clap::Error) -> Result<Arguments> {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             Ok(Arguments::Print(error.render().to_string()))
         }
-        _ => Err(usage(error)),
+        _ => Err(usage(program, error)),
     }
 }
 
@@ -203,7 +203,7 @@ pub(super) fn layer(matches: &ArgMatches) -> Layer {
 }
 
 /// clap's finding in one line.
-fn usage(error: &clap::Error) -> Error {
+fn usage(program: &str, error: &clap::Error) -> Error {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         Some(ContextValue::Strings(texts)) => texts.first().cloned(),
@@ -227,6 +227,6 @@ fn usage(error: &clap::Error) -> Error {
     let error = Error::new(Exit::Usage, message);
     match context(ContextKind::SuggestedArg) {
         Some(suggestion) => error.advise(format!("did you mean {suggestion:?}?")),
-        None => error.advise("see rswsgi --help"),
+        None => error.advise(format_args!("see {program} --help")),
     }
 }

@@ -39,7 +39,7 @@ pub struct Presence {
 impl Settings {
     /// Whether the app is one of many.
     pub fn is_hosted(&self) -> bool {
-        self.apps_dir.is_some()
+        self.apps_dir.is_some() || self.user_apps_dir.is_some()
     }
 
     /// Whether the app is started when it is its turn, and a start that fails is not the end.

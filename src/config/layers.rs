@@ -206,6 +206,16 @@ impl Layers {
         files
     }
 
+    /// The file that is to say what no layer says: that of an app among many, else the one that was named.
+    pub(super) fn file(&self) -> Option<&Path> {
+        let file = |layer: &&Layer| matches!(layer.source, Source::File(_));
+        let of_app = self.layers.last().filter(file);
+        match &of_app.or_else(|| self.layers.iter().find(file))?.source {
+            Source::File(path) => Some(path),
+            _ => None,
+        }
+    }
+
     /// Where a relative path in the value of `name` starts.
     pub(super) fn base(&self, name: &str) -> &Path {
         let layer = self.layer_of(name);

@@ -49,7 +49,8 @@ impl Settings {
 }
 
 pub(super) fn own_logs(layers: &Layers) -> Result<OwnLogs> {
-    let is_hosted = layers.path("apps-dir")?.is_some();
+    let hosts = [layers.path("apps-dir")?, layers.path("user-apps-dir")?];
+    let is_hosted = hosts.iter().any(Option::is_some);
     let file = |name: &str, instead: &str| {
         let path = layers.path(name)?;
         let fits = match path.is_some() && !is_hosted {

@@ -313,8 +313,24 @@ fn resolve_target(layers: &Layers) -> Result<Target> {
         return Target::new("passenger_wsgi", None)
             .map_err(|reason| Error::new(Exit::Internal, reason));
     }
-    let message = "no application given; example: rswsgi myapp.wsgi:application";
-    Err(Error::new(Exit::Usage, message))
+    Err(no_target(layers))
+}
+
+/// Who has named a file looks for the target there.
+fn no_target(layers: &Layers) -> Error {
+    match layers.file() {
+        Some(file) => Error::new(
+            Exit::Config,
+            format!(
+                "no application given: {} has no target; example: target = \"myapp.wsgi:application\"",
+                file.display()
+            ),
+        ),
+        None => Error::new(
+            Exit::Usage,
+            "no application given; example: rswsgi myapp.wsgi:application",
+        ),
+    }
 }
 
 fn resolve_control(layers: &Layers) -> Result<ControlSocket> {

@@ -150,12 +150,12 @@ pub(super) fn read(arguments: &[OsString]) -> Option<Result<Arguments>> {
     let is_request = command.get_name() == "request";
     let shown = format!("rswsgi {}", command.get_name());
     let command = command
-        .bin_name(shown)
+        .bin_name(&shown)
         .max_term_width(100)
         .args_override_self(true)
         .disable_help_flag(true);
     Some(match command.try_get_matches_from(&arguments[1..]) {
-        Err(error) => failed(&error),
+        Err(error) => failed(&shown, &error),
         Ok(matches) if is_request => read_request(&matches),
         Ok(matches) => Ok(Arguments::Subcommand {
             layer: layer(&matches),

@@ -51,7 +51,9 @@ fn every_setting_reaches_the_settings() {
     let plain = meaning(&["m"]);
     for setting in SETTINGS {
         let value = match (&setting.kind, setting.name) {
-            (_, "target" | "app" | "apps-dir" | "app-log" | "app-access-log") => continue,
+            (_, "target" | "app" | "apps-dir" | "user-apps-dir" | "app-log" | "app-access-log") => {
+                continue;
+            }
             _ if setting.section == Section::Actions => continue,
             (Kind::Switch, _) => String::new(),
             // Its smallest value is the default of some: none.

@@ -75,6 +75,17 @@ impl Refused {
             traceback: String::new(),
         }
     }
+
+    /// Also for one that whoever asks may not know of.
+    pub fn no_such_app(name: Option<&str>) -> Self {
+        let error = match name {
+            Some(name) => {
+                format!("there is no app {name:?}; rswsgictl list shows the apps of each server")
+            }
+            None => "there is no app".to_owned(),
+        };
+        Self::new(Kind::NoSuchApp, error)
+    }
 }
 
 /// The reply to `ping`.

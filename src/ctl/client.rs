@@ -73,6 +73,14 @@ impl Client {
                         format!("the server behind {path} closed the connection without an answer");
                     return Err(Error::new(Exit::Failed, message));
                 }
+                // A front end, which is easily taken for it: it does not understand the request.
+                Ok(_) if self.pending.starts_with(b"HTTP/") => {
+                    let path = self.path.display();
+                    let message = format!(
+                        "{path} is a socket for clients of the application; the control socket is NAME.control"
+                    );
+                    return Err(Error::new(Exit::Failed, message));
+                }
                 Ok(_) if self.pending.len() <= LONGEST_REPLY => {}
                 Ok(_) => {
                     let message = format!("the reply of {} does not end", self.path.display());

@@ -136,7 +136,14 @@ pub fn nobody(skipped: Vec<Error>) -> Error {
         _ => 1,
     };
     let exit = skipped.iter().max_by_key(rank).map(|error| error.exit);
-    let mut message = format!("no server found in {DIRECTORIES}; --control names its socket");
+    let mut message = match exit {
+        Some(Exit::NoPermission) => {
+            "there may be a server, but not for this user: root and the user of the \
+            server may ask it"
+                .to_owned()
+        }
+        _ => format!("no server found in {DIRECTORIES}; --control names its socket"),
+    };
     for error in &skipped {
         message += &format!("\n{}", skip(error));
     }

@@ -108,7 +108,10 @@ fn plain(error: syslog::Error) -> io::Error {
         syslog::Error::Write(error) | syslog::Error::Io(error) => error,
         syslog::Error::Initialization(inner) => match inner.downcast::<syslog::Error>() {
             Ok(inner) => plain(*inner),
-            Err(other) => io::Error::other(other.to_string()),
+            Err(other) => io::Error::other(match other.to_string().as_str() {
+                "unix socket paths not found" => "no syslog daemon listens at /dev/log".to_owned(),
+                text => text.to_owned(),
+            }),
         },
     }
 }

@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 
@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use super::{ORPHAN_GRACE, audit, warm_up};
 use crate::access::{Bell, Desk, Lanes, Ledger};
 use crate::config::{BeforeFork, Settings};
+use crate::error::Error;
 use crate::http::Pages;
 use crate::link::{Assignment, Purpose};
 use crate::log;
@@ -192,11 +193,16 @@ fn try_to_store(settings: &Settings) -> Result<(), Failure> {
     let Err((directory, error)) = worker::try_to_store(settings) else {
         return Ok(());
     };
-    let what = format!("cannot keep request bodies in {}", directory.display());
+    let shown = directory.display();
     if settings.limits.temp_dir.is_some() {
-        return Err(system(&what, &format!("{error} (--temp-dir)")));
+        let what = format_args!("cannot keep request bodies in --temp-dir {shown}");
+        return Err(refused(&Error::io(what, &error)));
     }
-    log::warning!("{what}: {error}; larger ones will be refused with 503 (--temp-dir)");
+    let reason = Error::io(
+        format_args!("cannot keep request bodies in {shown}"),
+        &error,
+    );
+    log::warning!("{reason}; larger ones will be refused with 503 (--temp-dir)");
     Ok(())
 }
 
@@ -209,12 +215,8 @@ pub(super) fn pages(directory: Option<&Path>) -> Result<Pages, Failure> {
     let Some(directory) = directory else {
         return Ok(pages);
     };
-    let refused = |path: &Path, error: &dyn std::fmt::Display| {
-        system(
-            &format!("cannot read --error-pages {}", path.display()),
-            error,
-        )
-    };
+    let what = |path: &Path| format!("cannot read --error-pages {}", path.display());
+    let refused = |path: &Path, error: &io::Error| refused(&Error::io(what(path), error));
     let entries = std::fs::read_dir(directory).map_err(|error| refused(directory, &error))?;
     for entry in entries {
         let path = entry.map_err(|error| refused(directory, &error))?.path();
@@ -228,7 +230,7 @@ pub(super) fn pages(directory: Option<&Path>) -> Result<Pages, Failure> {
             .read_to_end(&mut content)
             .map_err(|error| refused(&path, &error))?;
         if content.len() as u64 > LARGEST_PAGE {
-            return Err(refused(&path, &"it is larger than 64k"));
+            return Err(system(&what(&path), &"it is larger than 64k"));
         }
         pages.add(name, content);
     }
@@ -304,6 +306,13 @@ fn sys_path(settings: &Settings) -> Vec<String> {
     paths
         .map(|path| path.to_string_lossy().into_owned())
         .collect()
+}
+
+fn refused(error: &Error) -> Failure {
+    Failure {
+        reason: error.to_string(),
+        traceback: String::new(),
+    }
 }
 
 pub(super) fn system(what: &str, error: &dyn std::fmt::Display) -> Failure {

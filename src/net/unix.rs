@@ -170,7 +170,8 @@ fn remove_stale(path: &Path, address: &UnixAddr) -> Result<()> {
         // EAGAIN: the backlog is full; EPROTOTYPE: it is not a stream socket.
         Ok(()) | Err(Errno::EAGAIN | Errno::EPROTOTYPE) => {
             let message = format!("cannot bind unix:{shown}: another process is listening on it");
-            return Err(Error::new(Exit::Unavailable, message));
+            let error = Error::new(Exit::Unavailable, message);
+            return Err(error.advise(format_args!("ss -lxp src {shown} tells which")));
         }
         Err(errno) => {
             let doing = format_args!("cannot find out whether unix:{shown} is in use");

@@ -39,6 +39,9 @@ def load(module_name, expression, names):
         return None, (f"{name} raised {_summary(error)}", _format(error))
     import inspect
 
+    refused = _arguments(inspect, application, name)
+    if refused:
+        return None, (refused, "")
     call = getattr(application, "__call__", None)
     if inspect.iscoroutinefunction(application) or inspect.iscoroutinefunction(call):
         return None, (f"{name} is an asynchronous (ASGI?) application; rswsgi serves WSGI", "")
@@ -47,6 +50,21 @@ def load(module_name, expression, names):
 
 class _Refused(Exception):
     pass
+
+
+def _arguments(inspect, application, name):
+    """What a plain function lacks to be called as PEP 3333 says; most often it makes the application."""
+    if not inspect.isfunction(application):
+        return None
+    try:
+        signature = inspect.signature(application, follow_wrapped=False)
+        signature.bind(None, None)
+    except TypeError:
+        said = f"{name} takes {signature}, not (environ, start_response)"
+        return f"{said}; if it makes the application, call it: '{name}(...)'"
+    except ValueError:
+        pass  # it has no signature
+    return None
 
 
 def _default(module, module_name, names):
@@ -104,12 +122,26 @@ def _import_failure(module_name, error):
     if isinstance(error, ModuleNotFoundError) and error.name is not None:
         missing = error.name
         if module_name == missing or module_name.startswith(missing + "."):
-            where = ", ".join(entry or "." for entry in sys.path[:1])
+            where = sys.path[0] or "."
             reason = f"there is no module {missing!r} (the directory is {where}; --chdir sets it)"
-            return reason, _format(error)
+            return reason + _closed(where, missing), _format(error)
     if isinstance(error, SystemExit):
         return f"importing {module_name} called sys.exit({error.code!r})", _format(error)
-    return f"importing {module_name} raised {_summary(error)}", _format(error)
+    reason = f"importing {module_name} raised {_summary(error)}"
+    if isinstance(error, ModuleNotFoundError):
+        reason += f" (the interpreter is {sys.executable}; --venv names another)"
+    return reason, _format(error)
+
+
+def _closed(directory, module):
+    """The first directory on the way to a module that cannot be read: the import system skips it silently."""
+    import os
+
+    for name in ("", *module.split(".")):
+        directory = os.path.join(directory, name)
+        if os.path.isdir(directory) and not os.access(directory, os.R_OK | os.X_OK):
+            return f"; uid {os.getuid()} cannot read {directory.rstrip('/')}"
+    return ""
 
 
 def _files_of(error):

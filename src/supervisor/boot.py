@@ -8,10 +8,16 @@ if path:
     from _imp import create_dynamic, exec_dynamic
     spec = ModuleSpec("rswsgi", ExtensionFileLoader("rswsgi", path), origin=path)
     spec.has_location = True
-    rswsgi = create_dynamic(spec)
+    try:
+        rswsgi = create_dynamic(spec)
+    except ImportError as error:
+        sys.exit("rswsgi cannot load its module: %s" % error)
     sys.modules["rswsgi"] = rswsgi
     exec_dynamic(rswsgi)
     rswsgi.__spec__, rswsgi.__loader__, rswsgi.__file__ = spec, spec.loader, path
 else:
-    import rswsgi
+    try:
+        import rswsgi
+    except ModuleNotFoundError:
+        sys.exit("rswsgi has no librswsgi.so beside it or in ../lib/rswsgi, nor has %s a module rswsgi" % sys.executable)
 rswsgi._master(int(channel), version)

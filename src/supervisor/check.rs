@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags};
 
 use super::generation::{Doors, Failure, Generation, Said};
 use super::{print, sleep};
-use crate::config::Settings;
+use crate::config::{Settings, show_duration};
 use crate::error::{Error, Exit, Result};
 use crate::link::Purpose;
 use crate::sys::clock::{self, SECOND, nanos};
@@ -34,13 +34,20 @@ pub fn check(settings: &Settings) -> Result<()> {
             Said::Nothing | Said::Answered { .. } | Said::Answer(_) => {}
         }
         if let Some(ended) = ended {
-            let message = format!("cannot serve {}: the master {ended}", settings.target);
+            let message = format!(
+                "cannot serve {}: the master ended, {ended}",
+                settings.target
+            );
             return Err(Error::new(Exit::Config, message));
         }
         let now = clock::now();
         if now >= deadline {
             generation.kill();
-            let message = format!("importing {} took too long", settings.target);
+            let message = format!(
+                "cannot serve {}: importing it took longer than --start-timeout ({})",
+                settings.target,
+                show_duration(settings.limits.start_timeout)
+            );
             return Err(Error::new(Exit::Config, message));
         }
         let mut fds = [

@@ -136,6 +136,7 @@ impl Generation {
             assigned.access_log = None;
             assigned.own_logs = OwnLogs::default();
             assigned.apps_dir = None;
+            assigned.user_apps_dir = None;
         }
         let privileges = privileges::resolve(&settings.privileges)?;
         let identity = privileges.identity.as_ref();
@@ -395,7 +396,7 @@ fn cannot_execute(program: &Path, settings: &Settings, error: &std::io::Error) -
     );
     match (error.kind(), user) {
         (std::io::ErrorKind::PermissionDenied, Some(user)) => failed.advise(format_args!(
-            "{user} has to be allowed to enter the directories of both, and --rlimit to raise no limit"
+            "{user} has to be allowed to enter each directory on the way there, and --rlimit to raise no limit"
         )),
         _ => failed,
     }

@@ -75,15 +75,18 @@ pub(super) fn interpreter(settings: &InterpreterSettings) -> Result<PathBuf> {
     }
     if let Some(venv) = &settings.venv {
         let python = venv.join("bin/python");
-        return match python.exists() {
-            true => Ok(python),
-            false => {
-                let message = format!(
-                    "--venv {} is not a virtual environment: it has no bin/python",
-                    venv.display()
-                );
+        let shown = venv.display();
+        return match python.try_exists() {
+            Ok(true) => Ok(python),
+            Ok(false) => {
+                let message =
+                    format!("--venv {shown} is not a virtual environment: it has no bin/python");
                 Err(Error::new(Exit::Config, message))
             }
+            Err(error) => Err(Error::io(
+                format_args!("cannot look into --venv {shown}"),
+                &error,
+            )),
         };
     }
     let beside = beside_us().map(|directory| directory.join("python"));

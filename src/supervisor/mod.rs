@@ -100,7 +100,10 @@ fn run(arguments: Vec<OsString>) -> Result<ExitCode> {
     }
     match configuration(&arguments)? {
         Invocation::Print(text) => print(&text)?,
-        Invocation::Check(settings) => check::check(&settings)?,
+        Invocation::Check(settings) => {
+            start::warn_of_variables();
+            check::check(&settings)?;
+        }
         Invocation::Request {
             settings,
             ask,
@@ -125,7 +128,10 @@ fn run(arguments: Vec<OsString>) -> Result<ExitCode> {
             log::set_identity("convert".into());
             convert::convert(&source, &interpreter, privileges)?;
         }
-        Invocation::CheckAll(host) => hosting::check_all(&host)?,
+        Invocation::CheckAll(host) => {
+            start::warn_of_variables();
+            hosting::check_all(&host)?;
+        }
         Invocation::Serve(settings) => {
             return start(arguments, Served::One(Box::new(settings)));
         }

@@ -66,7 +66,7 @@ fn daemon(arguments: Vec<OsString>, served: Served) -> Result<ExitCode> {
     }
 }
 
-fn warn_of_variables() {
+pub(super) fn warn_of_variables() {
     let names: Vec<String> = std::env::vars_os()
         .filter_map(|(name, _)| name.into_string().ok())
         .collect();

@@ -127,9 +127,10 @@ fn a_socket_that_was_left_behind_is_replaced_one_in_use_is_not() {
     // Somebody else's, at a place that nobody has named: the server starts without.
     let (server, listener) = leave(Server::new().app("basic"), true);
     let server = server.start();
+    server.log.wait_for("another process is listening on it");
     server
         .log
-        .wait_for("another process is listening on it; --control names another place");
+        .wait_for("tells which; --control names another place");
     drop(listener);
     std::fs::remove_file(path(&server, "basic")).expect("remove our own socket");
     drop(server);

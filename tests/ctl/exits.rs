@@ -69,6 +69,18 @@ fn a_server_that_does_not_answer_is_4_and_one_that_hangs_up_is_1() {
 }
 
 #[test]
+fn a_socket_for_clients_is_told_from_a_control_socket() {
+    let dir = Scratch::new();
+    let path = dir.file("a.sock");
+    let bad_request = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
+    let _server = FakeServer::with_app(&path, "a", move |_| Answer::Text(bad_request));
+    let path = path.to_str().expect("a plain path");
+    ctl(dir.path(), &["--control", path, "stats"])
+        .ended(1)
+        .complains(&["is a socket for clients of the application"]);
+}
+
+#[test]
 fn no_server_is_3() {
     let dir = Scratch::new();
     let path = dir.file("x.control");

@@ -63,7 +63,7 @@ fn ping_and_stats_say_who_serves_what() {
     let stats = json(&server, &["stats"]);
     assert_eq!(stats["apps"][0]["requests"]["total"], 1);
     let said = ask(&server, &["stats", "--app", "mail"]).ended(1);
-    said.complains(&["there is no app of this name"]);
+    said.complains(&["there is no app \"mail\"; rswsgictl list shows"]);
 
     let said = ask(&server, &["workers"]).done();
     assert_eq!(said.out.lines().count(), 3, "{said:?}");

@@ -98,7 +98,7 @@ fn a_directory_for_bodies_that_is_not_there_is_found_out_at_the_start() {
     }
     let finished = hostile().arg("--temp-dir", "missing").run();
     finished.assert_status(78);
-    finished.assert_says("missing: No such file or directory");
+    finished.assert_says("missing: no such file or directory");
     finished.assert_says("--temp-dir");
 }
 

@@ -17,6 +17,14 @@ impl Place {
         Place(path)
     }
 
+    /// With files of users alone.
+    fn of_users(host: &str) -> Place {
+        let place = Place::new("");
+        let text = format!("user-apps-dir = 'apps'\n{host}");
+        std::fs::write(place.0.join("host.toml"), text).unwrap();
+        place
+    }
+
     fn app(self, name: &str, text: &str) -> Place {
         std::fs::write(self.0.join("apps").join(name), text).unwrap();
         self
@@ -113,7 +121,7 @@ fn a_mistake_is_that_of_one_app_and_has_a_place() {
         ),
         (
             "bind = ':1'\n",
-            "a.toml: no application given; example: rswsgi myapp.wsgi:application",
+            "no application given: a.toml has no target; example: target = \"myapp.wsgi:application\"",
         ),
         (
             "\nlog = 'x'\n",
@@ -160,16 +168,29 @@ fn a_mistake_is_that_of_one_app_and_has_a_place() {
 
 #[test]
 fn a_target_beside_a_directory_of_apps_is_refused() {
-    let place = Place::new("");
-    for more in [&["shop"][..], &["--module", "shop"], &["--app", "shop"]] {
-        let error = place.read(more).unwrap_err();
-        assert_eq!(error.exit(), Exit::Usage);
-        let text = error.to_string();
-        assert!(
-            text.contains("does not go together with apps-dir"),
-            "{text}"
-        );
+    let (admin, users) = (Place::new(""), Place::of_users(""));
+    for (place, named) in [(admin, "apps-dir"), (users, "user-apps-dir")] {
+        for more in [&["shop"][..], &["--module", "shop"], &["--app", "shop"]] {
+            let error = place.read(more).unwrap_err();
+            assert_eq!(error.exit(), Exit::Usage);
+            let text = error.to_string();
+            let expected = format!("does not go together with {named}, whose");
+            assert!(text.contains(&expected), "{text}");
+        }
     }
+}
+
+#[test]
+fn a_directory_of_users_alone_makes_a_host() {
+    let place = Place::of_users("app-log = '/home/{name}/error.log'\n");
+    let host = place.read(&[]).unwrap();
+    assert!(host.settings.is_hosted());
+    // Its files are read like those beside the files of the administrator.
+    let apps = host.apps().unwrap();
+    assert!(apps.is_empty());
+    let place = place.app("x.toml", "target = 'x'\n");
+    let apps = place.apps();
+    assert_eq!(apps[0].place, super::Place::Users);
 }
 
 #[test]

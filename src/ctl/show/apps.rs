@@ -50,6 +50,9 @@ pub fn apps(list: &AppList, paint: Paint) -> String {
 
 pub fn logs(tail: &LogTail, paint: Paint) -> String {
     let mut text = String::new();
+    if tail.apps.iter().all(|app| app.lines.is_empty()) {
+        return "no lines; those of a server with one app are in its log alone (--log)\n".into();
+    }
     for app in &tail.apps {
         if tail.apps.len() > 1 {
             text += &format!("{}\n", paint.bold(&escape(&app.app)));

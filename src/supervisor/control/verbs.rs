@@ -174,10 +174,7 @@ impl Supervisor {
             .filter(|index| fits(&self.apps[*index]))
             .collect();
         match chosen.is_empty() && (name.is_some() || self.host.is_none()) {
-            true => Err(Refused::new(
-                Kind::NoSuchApp,
-                "there is no app of this name",
-            )),
+            true => Err(Refused::no_such_app(name)),
             false => Ok(chosen),
         }
     }

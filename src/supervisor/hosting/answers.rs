@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::control::{AppEntry, AppList, AppLog, AppStory, Kind, LogTail, Refused, Why};
+use crate::control::{AppEntry, AppList, AppLog, AppStory, LogTail, Refused, Why};
 use crate::net::Listener;
 use crate::scoreboard::State;
 use crate::supervisor::Supervisor;
@@ -53,10 +53,7 @@ impl Supervisor {
             });
         let apps: Vec<AppStory> = stories.collect();
         match apps.is_empty() {
-            true => Err(Refused::new(
-                Kind::NoSuchApp,
-                "there is no app of this name",
-            )),
+            true => Err(Refused::no_such_app(name)),
             false => Ok(Why { apps }),
         }
     }
