@@ -30,8 +30,11 @@ use crate::http::page::Form;
 use crate::log::Throttle;
 use crate::relay::Cause;
 use crate::scoreboard::{Row, Scoreboard};
-use crate::sys::clock::Nanos;
+use crate::sys::clock::{MILLISECOND, Nanos};
 use crate::sys::seqpacket::Channel;
+
+/// How long the application may run before somebody else listens to the WAS client whose request that is.
+const ATTEND_AFTER: Nanos = 10 * MILLISECOND;
 
 /// What the lock is about.
 pub struct Places {
@@ -219,6 +222,14 @@ impl Floor {
         self.attends.load(Ordering::SeqCst) || self.has_siblings()
     }
 
+    /// How long the application may run before the watcher is needed.
+    pub fn look_after(&self) -> Nanos {
+        match self.attends.load(Ordering::SeqCst) {
+            true => self.ground.relay_after.min(ATTEND_AFTER),
+            false => self.ground.relay_after,
+        }
+    }
+
     /// Whether there are, or may be, other workers that take connections.
     pub fn has_siblings(&self) -> bool {
         !self.stops.load(Ordering::SeqCst)
@@ -256,7 +267,7 @@ impl Held {
         self.places = None;
         // Only now: the watcher looks once in a run who is here, and needs the lock for it.
         floor.run.store(now | 1, Ordering::SeqCst);
-        let by = now.saturating_add(floor.ground.relay_after);
+        let by = now.saturating_add(floor.look_after());
         let looks_late = has_others && floor.looks_at.load(Ordering::SeqCst) > by;
         // Without siblings somebody is to be there all the same: nobody else hears the last call.
         let is_alone = !floor.is_watched.load(Ordering::Relaxed);

@@ -4,7 +4,8 @@
 //! ```text
 //! asleep          no request runs, or nobody but its client is here: woken by the main thread
 //! ticking         requests come and go: one look per --relay-after, without a system call per request
-//! polling         one request runs for longer: others that send something go to the relay
+//! polling         one request runs for longer: others that send something go to the relay; a WAS client
+//!                 whose request it is gets an answer to STOP, wherever others go and when
 //! a call          of the master, before it kills this process: all others go to the relay, and the
 //!                 client whose request is stuck gets a 504 if nothing of its response has left
 //! gathered blocks leave within a millisecond ([`super::gathering`])
@@ -223,7 +224,7 @@ impl Watcher {
         while !self.floor.is_over.load(Ordering::SeqCst) {
             let now = clock::now();
             let run = self.floor.last_run();
-            let after = self.floor.ground.relay_after;
+            let after = self.floor.look_after();
             let due = match run.since() {
                 _ if !self.floor.is_worth_a_look() => Nanos::MAX,
                 Some(since) => since.saturating_add(after),
@@ -291,22 +292,28 @@ impl Watcher {
 
     /// While one request runs.
     fn poll(&mut self, run: Run) {
-        let mut candidates = match self.floor.visit() {
-            Some(mut places) => self.candidates(&mut places),
-            None => Vec::new(),
-        };
+        let running = self.floor.visit().and_then(|places| running(&places));
+        let mut candidates: Vec<Candidate> = running.into_iter().collect();
+        let mut others_at = self.others_at(run);
         self.floor.will_poll(true);
         self.floor.will_look(Nanos::MAX);
         let mut full_until = 0;
         while self.floor.last_run() == run && !self.floor.is_over.load(Ordering::SeqCst) {
             let now = clock::now();
+            if others_at <= now {
+                others_at = Nanos::MAX;
+                if let Some(mut places) = self.floor.visit() {
+                    candidates.extend(self.others(&mut places));
+                }
+                continue;
+            }
             let need = self.floor.gathering.tend(now);
             let is_full = now < full_until;
             let (until, polled) = match is_full {
                 true => (full_until, &[][..]),
                 false => (Nanos::MAX, candidates.as_slice()),
             };
-            let until = until.min(self.gathered_until(need, now));
+            let until = until.min(others_at).min(self.gathered_until(need, now));
             // Who gathers meanwhile has to know.
             self.floor.will_look(until);
             if self.floor.gathering.tend(now) != need {
@@ -353,18 +360,16 @@ impl Watcher {
         self.seen = run;
     }
 
+    /// When other connections than the one whose request runs may go.
+    fn others_at(&self, run: Run) -> Nanos {
+        let since = run.since().filter(|_| self.floor.has_siblings());
+        let after = self.floor.ground.relay_after;
+        since.map_or(Nanos::MAX, |since| since.saturating_add(after))
+    }
+
     /// Connections that may go if something comes on them. Those with a whole request go now.
-    fn candidates(&self, places: &mut Places) -> Vec<Candidate> {
+    fn others(&self, places: &mut Places) -> Vec<Candidate> {
         let now = clock::now();
-        let running = places.was.running().map(|fd| Candidate {
-            place: usize::MAX,
-            epoch: 0,
-            fd,
-            kind: Kind::Running,
-        });
-        if !self.floor.has_siblings() {
-            return running.into_iter().collect();
-        }
         let whole = places.connections.iter().filter(|(_, c)| c.has_turn);
         let whole: Vec<usize> = whole.map(|(place, _)| place).collect();
         for place in whole {
@@ -387,7 +392,6 @@ impl Watcher {
                 kind: Kind::Http,
             })
             .chain(idle)
-            .chain(running)
             .collect()
     }
 
@@ -494,4 +498,15 @@ impl Watcher {
         let _ = shutdown(socket.as_raw_fd(), Shutdown::Write);
         sent > 0
     }
+}
+
+/// The client whose request runs, where it may say something meanwhile.
+fn running(places: &Places) -> Option<Candidate> {
+    let fd = places.was.running()?;
+    Some(Candidate {
+        place: usize::MAX,
+        epoch: 0,
+        fd,
+        kind: Kind::Running,
+    })
 }

@@ -2,7 +2,7 @@
 
 use super::{multi, one, ours, with};
 use crate::support::was_client::*;
-use crate::support::{Server, wait_until};
+use crate::support::{Running, Server, wait_until};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -10,7 +10,56 @@ fn a_stop_is_answered_while_python_computes() {
     if !ours() {
         return;
     }
-    let (server, _multi, mut client) = one();
+    let (server, _multi, client) = one();
+    stop_while_python_computes(&server, client);
+}
+
+/// Whatever other connections may do.
+#[test]
+fn a_stop_is_answered_while_python_computes_also_without_a_relay() {
+    if !ours() {
+        return;
+    }
+    for [flag, value] in [["--relay", "off"], ["--relay-after", "1h"]] {
+        for workers in [1, 2] {
+            let server = Server::new().workers(workers).arg(flag, value);
+            let (server, _multi, client) = with(server);
+            stop_while_python_computes(&server, client);
+        }
+    }
+}
+
+/// Others go nowhere before their time, although somebody is listened to.
+#[test]
+fn who_is_listened_to_early_sends_nobody_away_early() {
+    if !ours() {
+        return;
+    }
+    let server = Server::new().app("was_app").workers(2);
+    let (server, multi) = multi(server.arg("--relay-after", "1h"));
+    // Of three, two have the same worker.
+    let mut clients = [multi.connect(), multi.connect(), multi.connect()];
+    let pids = clients.each_mut().map(|client| client.get("/pid").text());
+    let (one, other) = match () {
+        () if pids[0] == pids[1] => (0, 1),
+        () if pids[0] == pids[2] => (0, 2),
+        () => (1, 2),
+    };
+    let first = pids[one].clone();
+    let [one, other] = clients
+        .get_disjoint_mut([one, other])
+        .expect("two of three");
+    one.send(Asking::get("/compute").bytes());
+    server.notes.expect("computing");
+    other.send(Asking::get("/pid").bytes());
+    one.send(packet(STOP, b""));
+    assert_eq!(one.stopped_after(0), 0);
+    other.assert_idle();
+    server.write("enough", "");
+    assert_eq!(other.answer().text(), first);
+}
+
+fn stop_while_python_computes(server: &Running, mut client: WasClient) {
     for (path, sent) in [("/compute", 0), ("/compute-after-block", 5)] {
         client.send(Asking::get(path).bytes());
         server.notes.expect("computing");
