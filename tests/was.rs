@@ -5,10 +5,12 @@ use crate::support::{MultiClient, Running, Server, WasClient, only_rswsgi};
 
 mod environ;
 mod failures;
+mod hostile;
 mod modes;
 mod records;
 mod requests;
 mod responses;
+mod retire;
 mod room;
 mod shut_in;
 mod steps;

@@ -7,6 +7,7 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socketpair, sockopt};
 use nix::sys::stat::{SFlag, fstat};
 
@@ -46,6 +47,39 @@ pub struct Connection {
     pub output: OwnedFd,
 }
 
+impl Connection {
+    /// What the protocol has: anything else could make a worker wait that reads or writes it, whatever mode
+    /// it is in (regular files on a network), or does not fit into an epoll set.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self) -> std::result::Result<(), &'static str> {
+        if getsockopt(&self.control, sockopt::SockType) != Ok(SockType::Stream) {
+            return Err("its control channel is no stream socket");
+        }
+        if !is_pipe(&self.input, OFlag::O_WRONLY) {
+            return Err("its input is no pipe that can be read");
+        }
+        match is_pipe(&self.output, OFlag::O_RDONLY) {
+            true => Ok(()),
+            false => Err("its output is no pipe that can be written"),
+        }
+    }
+}
+
+fn is_fifo(fd: impl AsFd) -> bool {
+    fstat(fd)
+        .is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO)
+}
+
+/// A pipe, open for something else than `useless` alone.
+fn is_pipe(fd: &OwnedFd, useless: OFlag) -> bool {
+    let flags = fcntl(fd, FcntlArg::F_GETFL).map(OFlag::from_bits_retain);
+    let is_open =
+        |flags: OFlag| !flags.contains(OFlag::O_PATH) && flags & OFlag::O_ACCMODE != useless;
+    is_fifo(fd) && flags.is_ok_and(is_open)
+}
+
 /// The first look counts: later the descriptors have been taken.
 pub fn standard() -> Standard {
     static FOUND: OnceLock<Standard> = OnceLock::new();
@@ -56,10 +90,7 @@ pub fn standard() -> Standard {
 fn look() -> Standard {
     let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
     let (stdin, stdout) = (stdin.as_fd(), stdout.as_fd());
-    let is = |fd: BorrowedFd<'_>, kind: SFlag| {
-        fstat(fd).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == kind)
-    };
-    if is(stdin, SFlag::S_IFIFO) && is(stdout, SFlag::S_IFIFO) && is_inherited_socket(CONTROL) {
+    if is_fifo(stdin) && is_fifo(stdout) && is_inherited_socket(CONTROL) {
         return Standard::Single;
     }
     if getsockopt(&stdin, sockopt::SockType) == Ok(SockType::SeqPacket) {

@@ -316,7 +316,7 @@ impl<'a> Worker<'a> {
                         Some(door) => waiting = Some(self.first(waiting, door)),
                         None if was::Lines::is_token(token) => {
                             ready += 1;
-                            self.serve_was(py, token);
+                            self.serve_was(py, token, event.events());
                         }
                         None => {
                             ready += 1;

@@ -5,7 +5,7 @@ import sys
 import time
 
 from rules import application as rules
-from talk import note, path, wait_at
+from talk import append, note, path, wait_at
 
 
 def application(environ, start_response):
@@ -76,6 +76,25 @@ def app_slow_blocks(environ, start_response):
         yield b"third"
 
     return Closing(blocks())
+
+
+def app_seen(environ, start_response):
+    """Each run leaves a line."""
+    append("seen", environ["QUERY_STRING"])
+    plain(start_response)
+    return [b"seen"]
+
+
+class LateClose(Closing):
+    def close(self):
+        note("closing")
+        wait_at("gate")
+
+
+def app_late_close(environ, start_response):
+    """The response is complete, the request is not."""
+    plain(start_response, ("Content-Length", "9"))
+    return LateClose([b"all of it"])
 
 
 def app_compute(environ, start_response):

@@ -648,6 +648,11 @@ impl MultiClient {
         sendmsg::<()>(self.0.as_raw_fd(), &parts, control, flags, None).map(drop)
     }
 
+    /// Whether the server has said that it takes no more connections.
+    pub fn is_retired(&self) -> bool {
+        is_readable(&self.0)
+    }
+
     /// The server has said that it takes no more connections.
     #[track_caller]
     pub fn wait_retired(&self) {

@@ -5,6 +5,7 @@ use crate::support::control::Control;
 use crate::support::was_client::*;
 use crate::support::{Running, Server, wait_until};
 use serde_json::Value;
+use std::time::{Duration, Instant};
 
 fn logged() -> Server {
     let server = Server::new().app("was_app");
@@ -76,6 +77,65 @@ fn every_exchange_has_its_line_in_the_access_log() {
         second["peer"], "2001:db8::1",
         "the visitor of another request"
     );
+}
+
+/// The client has all of its answer while the application still runs, and asks again: this is heard by
+/// whoever listens meanwhile.
+#[test]
+fn a_request_that_was_heard_while_another_ran_has_its_own_time_of_arrival() {
+    if !ours() {
+        return;
+    }
+    let (server, multi) = multi(logged());
+    let mut client = multi.connect();
+    let gate = server.gate("gate");
+    client.get("/late-close").assert_text("all of it");
+    server.notes.expect("closing");
+    dawdle(Duration::from_secs(1));
+    let asked = Instant::now();
+    client.send(Asking::get("/hello").bytes());
+    // So that it is.
+    dawdle(Duration::from_millis(200));
+    gate.open();
+    client.answer().assert_status(200);
+    let lines = wait_lines(&server, 2);
+    let most = asked.elapsed().as_secs_f64() * 1000.0;
+    let total = lines[1]["total_ms"].as_f64().expect("a number");
+    assert!(total <= most, "{total} of {most} ms: {}", lines[1]);
+    assert!(
+        lines[0]["total_ms"].as_f64() >= Some(1000.0),
+        "{}",
+        lines[0]
+    );
+}
+
+/// The time in the queue begins when all of the request is there.
+#[test]
+fn an_upload_that_takes_its_time_does_not_count_as_a_queue() {
+    if !ours() {
+        return;
+    }
+    let (server, multi) = multi(logged());
+    let mut client = multi.connect();
+    for ends_with_length in [false, true] {
+        client.send(Asking::new(3, "/sums").opening());
+        if !ends_with_length {
+            client.send(number(LENGTH, 10));
+        }
+        client.put(b"12345");
+        dawdle(Duration::from_secs(1));
+        let complete = Instant::now();
+        client.put(b"67890");
+        if ends_with_length {
+            client.send(number(LENGTH, 10));
+        }
+        client.answer().assert_status(200);
+        let lines = wait_lines(&server, 1 + usize::from(ends_with_length));
+        let most = complete.elapsed().as_secs_f64() * 1000.0;
+        let line = lines.last().expect("there is one");
+        assert!(line["queue_ms"].as_f64() <= Some(most), "{most}: {line}");
+        assert!(line["total_ms"].as_f64() >= Some(500.0), "{line}");
+    }
 }
 
 #[test]

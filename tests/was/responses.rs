@@ -45,6 +45,25 @@ fn statuses_that_clients_do_not_know_become_those_of_their_class() {
     server.log.wait_for("status 299 was sent as 200");
 }
 
+/// As a final status, an interim one makes a browser wait for ever.
+#[test]
+fn an_interim_status_is_an_error_of_the_application() {
+    if !ours() {
+        return;
+    }
+    let (mut server, _multi, mut client) = one();
+    server.expect_error("the application failed");
+    server.expect_error("ValueError");
+    for status in ["100", "101", "103", "199"] {
+        for asking in [Asking::get, Asking::head] {
+            let answer = client.ask(asking(&format!("/status?{status}")));
+            answer.assert_status(500);
+        }
+    }
+    server.log.wait_for("interim");
+    client.get("/hello").assert_status(200);
+}
+
 #[test]
 fn the_length_comes_with_data_where_it_is_known() {
     if !ours() {
@@ -140,6 +159,42 @@ fn a_file_goes_into_the_pipe_without_a_copy() {
     assert!(answer.body[8..] == content);
     assert_eq!(client.ask(Asking::head("/file")).end, End::NoData);
     client.get("/hello").assert_text("hello\n");
+}
+
+/// What the kernel counts as written by write(2) and its kin: splice(2) is none of them (proc_pid_io(5)).
+fn written(pid: crate::support::Pid) -> u64 {
+    let counters = std::fs::read_to_string(format!("/proc/{}/io", pid.number));
+    let counters = counters.expect("a process of ours");
+    let line = counters
+        .lines()
+        .find_map(|line| line.strip_prefix("wchar: "));
+    line.and_then(|number| number.parse().ok())
+        .expect("a number")
+}
+
+#[test]
+fn a_file_goes_into_the_pipe_by_splice_and_a_body_in_memory_by_write() {
+    if !ours() {
+        return;
+    }
+    const SIZE: u64 = 3_000_000;
+    let (server, _multi, mut client) = one();
+    std::fs::write(server.dir().join("served"), vec![b'x'; SIZE as usize]).expect("write a file");
+    let worker = server.workers()[0];
+    for (path, is_written) in [("/file", false), ("/big?3000000", true), ("/file", false)] {
+        let before = written(worker);
+        assert_eq!(client.get(path).body.len() as u64, SIZE);
+        let more = written(worker) - before;
+        assert_eq!(
+            more >= SIZE,
+            is_written,
+            "{path}: {more} bytes were written"
+        );
+        assert!(
+            is_written || more < 10_000,
+            "{path}: {more} bytes were written"
+        );
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::sys::socket::Shutdown;
 
 use crate::net::was::Connection;
+use crate::sys::clock::{self, Nanos};
 use crate::sys::pipe;
 use crate::sys::socket::{self, Push};
 use crate::was::{Content, Happened, Head, Metric, Session, State as Standing, Violation};
@@ -28,6 +29,8 @@ struct State {
     session: Session,
     /// Packets that the socket has not taken yet.
     out: Vec<u8>,
+    /// When the client was heard last.
+    heard: Nanos,
     lost: Option<Lost>,
 }
 
@@ -58,6 +61,7 @@ impl Line {
             state: Mutex::new(State {
                 session: Session::new(),
                 out: Vec::new(),
+                heard: 0,
                 lost: None,
             }),
         })
@@ -119,11 +123,17 @@ impl Hold<'_> {
         self.state.lost.get_or_insert(lost);
     }
 
+    /// When the client was heard last, by whomever.
+    pub fn heard(&self) -> Nanos {
+        self.state.heard
+    }
+
     /// Reads what the control channel has.
-    pub fn hear(&mut self, buffer: &mut [u8]) -> Input {
+    pub fn hear(&mut self, buffer: &mut [u8], now: Nanos) -> Input {
         match socket::receive(self.line.control.as_fd(), buffer) {
             Ok(0) => self.lose(Lost::Closed),
             Ok(count) => {
+                self.state.heard = now;
                 let session = &mut self.state.session;
                 session.receive(&buffer[..count]);
                 if session.rest_of_input().len() > BACKLOG {
@@ -139,7 +149,9 @@ impl Hold<'_> {
 
     /// What the next packet means.
     pub fn next(&mut self) -> Option<Happened<'_>> {
-        let State { session, out, lost } = &mut *self.state;
+        let State {
+            session, out, lost, ..
+        } = &mut *self.state;
         if lost.is_some() {
             return None;
         }
@@ -169,7 +181,7 @@ impl Hold<'_> {
 
     /// Looks whether the client wants no more of the response that is being made, and answers it.
     pub fn attend(&mut self) {
-        self.hear(&mut [0; GLANCE]);
+        self.hear(&mut [0; GLANCE], clock::now());
         while self.next().is_some() {}
         self.speak();
     }

@@ -11,7 +11,9 @@
 //! body is out of the pipe.
 
 mod account;
+mod finish;
 mod line;
+mod run;
 mod serve;
 mod spout;
 mod wards;
@@ -32,7 +34,7 @@ use super::leaving::DRAIN_IDLE;
 use crate::access::Ticket;
 use crate::log;
 use crate::net::Listener;
-use crate::net::was::{New, take, tell_lost};
+use crate::net::was::{Connection as Descriptors, New, take, tell_lost};
 use crate::scoreboard::Counter;
 use crate::sys::clock::{Nanos, nanos};
 use crate::sys::socket;
@@ -151,16 +153,7 @@ impl Worker<'_> {
         let _ = self.reserve.fill(&self.nudge);
         match taken {
             Ok(New::Nothing) => Accepted::Nothing,
-            Ok(New::Connection(connection)) => match Line::new(connection) {
-                Ok(line) => {
-                    self.row.count(Counter::Connections, 1);
-                    self.admit_was(py, door, line)
-                }
-                Err(error) => {
-                    log::error!("cannot use a WAS connection: {error}");
-                    Accepted::Nothing
-                }
-            },
+            Ok(New::Connection(connection)) => self.begin_was(py, door, connection),
             Ok(New::End) => {
                 self.close_door(door);
                 Accepted::Nothing
@@ -174,6 +167,26 @@ impl Worker<'_> {
             }
             Err(error) => {
                 log::error!("cannot take a WAS connection: {error}");
+                Accepted::Nothing
+            }
+        }
+    }
+
+    fn begin_was(&mut self, py: Python<'_>, door: usize, connection: Descriptors) -> Accepted {
+        if let Err(what) = connection.check() {
+            if let log::Allowed::Yes { withheld } = self.refusals.ask(self.now) {
+                let more = log::more_like_this(withheld);
+                log::warning!("closed a WAS connection: {what}{more}");
+            }
+            return Accepted::Over;
+        }
+        match Line::new(connection) {
+            Ok(line) => {
+                self.row.count(Counter::Connections, 1);
+                self.admit_was(py, door, line)
+            }
+            Err(error) => {
+                log::error!("cannot use a WAS connection: {error}");
                 Accepted::Nothing
             }
         }
@@ -225,7 +238,7 @@ impl Worker<'_> {
         self.enrol(place);
         self.tell_connections();
         let token = self.was.token(place);
-        self.serve_was(py, token);
+        self.serve_was(py, token, EpollFlags::EPOLLIN);
         match self.was.find(token) {
             Some(_) => Accepted::Open,
             None => Accepted::Over,
@@ -376,7 +389,7 @@ impl Worker<'_> {
                 }
             }
             Phase::Body(_) => {
-                self.refuse_was(py, place, 408);
+                self.refuse_was(place, 408);
                 self.go_on_was(py, place);
             }
             Phase::Flush => {

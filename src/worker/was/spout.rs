@@ -47,6 +47,8 @@ pub struct Spout {
     content: Option<Content>,
     queue: VecDeque<Segment>,
     queued: usize,
+    /// The pipe has taken less than it was given: it is full until the event loop says otherwise.
+    is_full: bool,
     /// Bytes of the body so far, written or not.
     given: u64,
     /// Bytes that may wait while an iterator goes on.
@@ -74,6 +76,7 @@ impl Spout {
             content: None,
             queue: VecDeque::new(),
             queued: 0,
+            is_full: false,
             given: 0,
             bound,
             patience,
@@ -94,6 +97,7 @@ impl Spout {
     pub fn expect(&mut self, asked: Asked) {
         self.asked = asked;
         self.content = None;
+        self.is_full = false;
         self.drop_rest();
         self.given = 0;
         if let Some(kept) = &mut self.kept {
@@ -131,6 +135,11 @@ impl Spout {
         hold.speak();
     }
 
+    /// The pipe may have room again.
+    pub fn look_again(&mut self) {
+        self.is_full = false;
+    }
+
     /// Writes what waits, as far as the pipe takes it. Whether some of it went.
     pub fn flush(&mut self, py: Python<'_>) -> bool {
         let line = Arc::clone(&self.line);
@@ -164,6 +173,9 @@ impl Spout {
                 self.drop_rest();
                 return Err(Gone);
             }
+            if self.is_full {
+                return Ok(());
+            }
             let is_file = matches!(front, Segment::File { .. });
             let written = match front {
                 Segment::File { file, offset, left } => {
@@ -189,7 +201,10 @@ impl Spout {
                             Segment::File { .. } => break,
                         }
                     }
-                    pipe::write(self.line.output(), &parts)
+                    let whole: usize = parts.iter().map(|part| part.len()).sum();
+                    let written = pipe::write(self.line.output(), &parts);
+                    self.is_full = written.as_ref().is_ok_and(|count| *count < whole);
+                    written
                 }
             };
             match written {
@@ -197,7 +212,10 @@ impl Spout {
                     hold.session_mut().was_written(count as u64);
                     self.consume(py, count);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.is_full = true;
+                    return Ok(());
+                }
                 // It is the file that cannot be read.
                 Err(error) if is_file && error.kind() != ErrorKind::BrokenPipe => {
                     self.drop_rest();
@@ -259,6 +277,7 @@ impl Spout {
             {
                 let mut hold = line.hold();
                 hold.attend();
+                self.look_again();
                 self.push(py, &mut hold)?;
                 hold.speak();
             }
@@ -345,6 +364,7 @@ impl Spout {
                 hold.end(self.given, &metrics);
             }
         }
+        self.look_again();
         // The body first: the packets wake the client.
         self.push(py, hold)?;
         hold.speak();
