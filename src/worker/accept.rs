@@ -58,6 +58,13 @@ pub(super) enum Accepted {
     Over,
 }
 
+/// Whether a sibling with other work has left a connection to this worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Calls {
+    Nobody,
+    Sibling,
+}
+
 /// Where a connection waits for somebody to take it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Door {
@@ -84,7 +91,8 @@ impl Worker<'_> {
             |event: &&EpollEvent| event.data() == NUDGE || Door::of(event.data()).is_some();
         let doors = events.iter().filter(is_door).count();
         let has_work = events.len() > doors || !self.runnable.is_empty();
-        if doors > 0 && has_work && !self.owes_accept {
+        // Also if the connection is to be taken in this round: not before the work that comes first is done.
+        if doors > 0 && has_work {
             let _ = self.nudge.write(1);
         }
     }
@@ -319,8 +327,15 @@ impl Worker<'_> {
     }
 
     /// Idle siblings are the better place for a new connection while others wait here. But it may
-    /// be this worker that the kernel has woken for it, so one is left waiting for one round only.
-    pub(super) fn accept_if_idle(&mut self, py: Python<'_>, waiting: Option<Door>, ready: usize) {
+    /// be this worker that the kernel has woken for it, so one is left waiting for one round only; and what a
+    /// sibling has left to us (`calls`) is taken at once: its call is heard once, and nothing else tells of it.
+    pub(super) fn accept_if_idle(
+        &mut self,
+        py: Python<'_>,
+        waiting: Option<Door>,
+        ready: usize,
+        calls: Calls,
+    ) {
         let Some(door) = waiting.filter(|_| self.accepting == Accepting::Yes) else {
             self.owes_accept = false;
             return;
@@ -336,7 +351,8 @@ impl Worker<'_> {
             }
             Door::Listener(listener) => listener,
         };
-        if ready > 0 && !std::mem::replace(&mut self.owes_accept, true) {
+        let may_wait = ready > 0 && calls == Calls::Nobody;
+        if may_wait && !std::mem::replace(&mut self.owes_accept, true) {
             return;
         }
         self.owes_accept = false;

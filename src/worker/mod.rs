@@ -60,7 +60,7 @@ use crate::sys::passing::Reserve;
 use crate::sys::seqpacket::Channel;
 use crate::sys::signal::Inbox;
 use crate::wsgi::Application;
-use accept::{Accepting, Door};
+use accept::{Accepting, Calls, Door};
 use ferry::Ferry;
 use floor::{Floor, Ground, Held};
 use relay::Farewell;
@@ -297,7 +297,7 @@ impl<'a> Worker<'a> {
             self.row.count(Counter::WakeUps, 1);
             let mut ready = self.runnable.len();
             let mut waiting = None;
-            let mut nudged = false;
+            let mut calls = Calls::Nobody;
             self.pass_on(&events[..count]);
             // First of all: a response given after the order to drain says that the connection ends.
             for event in &events[..count] {
@@ -311,7 +311,7 @@ impl<'a> Worker<'a> {
             for event in &events[..count] {
                 match event.data() {
                     ORDERS | SIGNAL => {}
-                    NUDGE => nudged = true,
+                    NUDGE => calls = Calls::Sibling,
                     token => match Door::of(token) {
                         Some(door) => waiting = Some(self.first(waiting, door)),
                         None if was::Lines::is_token(token) => {
@@ -333,10 +333,10 @@ impl<'a> Worker<'a> {
             if let Some(leave @ (Leave::Now | Leave::Child)) = self.leave {
                 return Ok(leave);
             }
-            if nudged {
+            if calls == Calls::Sibling {
                 waiting = waiting.or(self.answer_nudge());
             }
-            self.accept_if_idle(py, waiting, ready);
+            self.accept_if_idle(py, waiting, ready, calls);
             if self.leave == Some(Leave::Drained) {
                 self.accept_the_last(py, waiting);
                 self.hand_over();
