@@ -1,5 +1,7 @@
 //! `rswsgi convert`: configurations of gunicorn and uWSGI.
 
+mod hostile;
+
 use crate::support::{BUILT, Scratch, provision, python, skip};
 use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;

@@ -140,6 +140,21 @@ fn a_body_is_text_a_file_or_standard_input() {
 }
 
 #[test]
+fn a_body_has_the_limit_that_it_would_have_in_a_worker() {
+    let dir = scratch();
+    std::fs::write(dir.file("large"), "x".repeat(1025)).expect("write a file");
+    std::fs::write(dir.file("fits"), "x".repeat(1024)).expect("write a file");
+    for data in ["@large", "@/dev/zero"] {
+        let arguments = ["--max-body", "1k", "-d", data, "asked"];
+        let stderr = assert_said(&ask(&dir, &arguments), 22, "");
+        let reason = "POST /: 413, the body is longer than --max-body allows (1k)";
+        assert!(stderr.contains(reason), "{stderr}");
+    }
+    let output = ask(&dir, &["--max-body", "1k", "-d", "@fits", "asked"]);
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
 fn the_exit_status_says_how_it_went() {
     let dir = scratch();
     let stderr = assert_said(&ask(&dir, &["asked", "/missing"]), 22, "nothing here\n");

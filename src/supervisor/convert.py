@@ -4,16 +4,17 @@ import sys
 searches_here = "" in sys.path
 sys.path[:] = [entry for entry in sys.path if entry]
 
-import importlib.machinery, importlib.util, json, os, stat, types
+import importlib.machinery, importlib.util, json, math, os, stat, types
 
 
 def plain(value):
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, int):
-        return int(value)
+        # What does not fit is no value of any setting.
+        return int(value) if value.bit_length() < 64 else hex(value)
     if isinstance(value, float):
-        return float(value)
+        return float(value) if math.isfinite(value) else repr(value)
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, os.PathLike):

@@ -4,14 +4,15 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, PipeReader, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags};
+use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 use serde_json::Value;
 
@@ -22,7 +23,7 @@ use crate::error::{Error, Exit, Result};
 use crate::log;
 use crate::sys::account;
 use crate::sys::clock;
-use crate::sys::process::{self, Ended};
+use crate::sys::process::{self, Child, Ended};
 
 /// Executes a configuration and writes what it defines.
 const EVALUATE: &str = include_str!("convert.py");
@@ -156,27 +157,20 @@ impl Evaluator<'_> {
         let child = process::spawn_as(command, &[file.as_fd(), writer.as_fd()], given_up, None)
             .map_err(|error| Error::io(format!("cannot execute {}", python.display()), &error))?;
         drop(writer);
-        let mut text = String::new();
-        reader
-            .read_to_string(&mut text)
-            .map_err(|error| cannot_read(path, &error))?;
-        let ended = loop {
-            match child.try_reap() {
-                Ok(Some(ended)) => break ended,
-                Ok(None) => {
-                    let mut fds = [PollFd::new(child.as_fd(), PollFlags::POLLIN)];
-                    sleep(&mut fds, clock::now(), None);
-                }
-                Err(error) => return Err(Error::io("cannot wait for the interpreter", &error)),
-            }
-        };
+        let (text, ended) = hear(&mut reader, &child, path)?;
         if ended != Ended::Exited(0) {
             let error = refused(format!("{} cannot be executed: {ended}", path.display()));
             return Err(error.advise(
                 "what it imports has to be there: --venv or --python name the interpreter of the application",
             ));
         }
-        let found: serde_json::Map<String, Value> = serde_json::from_str(&text)
+        if text.is_empty() {
+            let path = path.display();
+            let message =
+                format!("{path} cannot be executed: it ends the interpreter before its own end");
+            return Err(refused(message));
+        }
+        let found: serde_json::Map<String, Value> = serde_json::from_slice(&text)
             .map_err(|error| refused(format!("{}: {error}", path.display())))?;
         let found = found.into_iter();
         Ok(found.map(|(name, value)| Given { name, value }).collect())
@@ -204,6 +198,42 @@ impl Evaluator<'_> {
             0 => Ok(self.privileges.clone()),
             _ => Err(not_as_root(path, "others than root may write to it")),
         }
+    }
+}
+
+/// What the interpreter writes until it ends. Processes that it leaves behind may keep the pipe open for as
+/// long as they like, and the configuration may write to it itself.
+fn hear(reader: &mut PipeReader, child: &Child, path: &Path) -> Result<(Vec<u8>, Ended)> {
+    let failed = |error: std::io::Error| cannot_read(path, &error);
+    fcntl(&*reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|errno| failed(errno.into()))?;
+    let mut text = Vec::new();
+    let mut is_over = false;
+    loop {
+        // In this order: what has ended has written all it had to write.
+        let ended = child
+            .try_reap()
+            .map_err(|error| Error::io("cannot wait for the interpreter", &error))?;
+        match reader.take(LARGEST + 1).read_to_end(&mut text) {
+            Ok(_) => is_over = true,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(failed(error)),
+        }
+        if text.len() as u64 > LARGEST {
+            // It ends by itself, or at its next write.
+            let _ = child.signal(Signal::SIGKILL);
+            let path = path.display();
+            return Err(refused(format!(
+                "{path} is not read: it defines more than 1 MiB"
+            )));
+        }
+        if let Some(ended) = ended {
+            return Ok((text, ended));
+        }
+        let mut fds = vec![PollFd::new(child.as_fd(), PollFlags::POLLIN)];
+        if !is_over {
+            fds.push(PollFd::new(reader.as_fd(), PollFlags::POLLIN));
+        }
+        sleep(&mut fds, clock::now(), None);
     }
 }
 
@@ -235,11 +265,17 @@ fn open(path: &Path) -> Result<File> {
 
 fn text(path: &Path) -> Result<String> {
     let mut text = String::new();
-    let file = File::open(path).map_err(|error| cannot_read(path, &error))?;
-    file.take(LARGEST)
+    open(path)?
+        .take(LARGEST + 1)
         .read_to_string(&mut text)
         .map_err(|error| cannot_read(path, &error))?;
-    Ok(text)
+    match text.len() as u64 > LARGEST {
+        false => Ok(text),
+        true => Err(refused(format!(
+            "{} is not read: it has more than 1 MiB",
+            path.display()
+        ))),
+    }
 }
 
 /// A configuration of uWSGI, with those that it names.

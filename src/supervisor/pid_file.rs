@@ -54,29 +54,17 @@ impl PidFile {
     /// something else than a pid file.
     pub fn take(path: &Path) -> Result<PidFile> {
         let lock = lock(path)?;
-        let failed = |what: &str, error: &io::Error| {
-            let path = path.display();
-            Error::io(format_args!("cannot {what} --pid-file {path}"), error)
-        };
-        let mut file = open(path, 0o644).map_err(|error| failed("open", &error))?;
-        if !is_pid_file(&mut file).map_err(|error| failed("read", &error))? {
-            let message = format!(
-                "cannot use --pid-file {}: it is there and holds something else than a process number",
-                path.display()
-            );
-            unlink(&lock, path);
-            return Err(Error::new(Exit::Config, message));
+        match write_number(path) {
+            Ok(file) => Ok(PidFile {
+                file,
+                path: path.to_owned(),
+                lock,
+            }),
+            Err(error) => {
+                unlink(&lock, path);
+                Err(error)
+            }
         }
-        let text = format!("{}\n", std::process::id());
-        // In this order: who reads meanwhile never finds it empty.
-        file.write_all_at(text.as_bytes(), 0)
-            .and_then(|()| file.set_len(text.len() as u64))
-            .map_err(|error| failed("write", &error))?;
-        Ok(PidFile {
-            file,
-            path: path.to_owned(),
-            lock,
-        })
     }
 
     pub fn hand_over(&self) -> HandedPidFile {
@@ -117,6 +105,27 @@ impl Drop for PidFile {
         }
         unlink(&self.lock, &self.path);
     }
+}
+
+fn write_number(path: &Path) -> Result<File> {
+    let failed = |what: &str, error: &io::Error| {
+        let path = path.display();
+        Error::io(format_args!("cannot {what} --pid-file {path}"), error)
+    };
+    let mut file = open(path, 0o644).map_err(|error| failed("open", &error))?;
+    if !is_pid_file(&mut file).map_err(|error| failed("read", &error))? {
+        let message = format!(
+            "cannot use --pid-file {}: it is there and holds something else than a process number",
+            path.display()
+        );
+        return Err(Error::new(Exit::Config, message));
+    }
+    let text = format!("{}\n", std::process::id());
+    // In this order: who reads meanwhile never finds it empty.
+    file.write_all_at(text.as_bytes(), 0)
+        .and_then(|()| file.set_len(text.len() as u64))
+        .map_err(|error| failed("write", &error))?;
+    Ok(file)
 }
 
 fn lock_of(path: &Path) -> PathBuf {
@@ -317,6 +326,9 @@ mod tests {
         std::fs::write(&target, "").unwrap();
         std::os::unix::fs::symlink(&target, &link).unwrap();
         assert!(PidFile::take(&link).is_err(), "a link was followed");
+        assert!(!lock_of(&link).exists());
+        assert!(PidFile::take(&place.0).is_err(), "a directory");
+        assert!(!lock_of(&place.0).exists());
         assert_eq!(std::fs::read_to_string(&target).unwrap(), "");
     }
 

@@ -16,7 +16,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use super::check::dismiss;
 use super::generation::{Doors, Failure, Generation, Said};
 use super::sleep;
-use crate::config::{Ask, Data, Settings};
+use crate::config::{Ask, Data, Settings, show_size};
 use crate::error::{Error, Exit, Result};
 use crate::link::Purpose;
 use crate::sys::clock;
@@ -26,7 +26,19 @@ use crate::sys::clock;
 /// off, [`Exit::Config`] when it cannot be loaded.
 pub fn request(settings: &Settings, ask: Ask, data: Option<Data>) -> Result<()> {
     let what = format!("{} {}", ask.method, ask.to.target);
-    let input = data.as_ref().map(body).transpose()?;
+    let most = settings.limits.max_body;
+    let input = data.as_ref().map(|data| body(data, most)).transpose()?;
+    if let Some(length) = input
+        .as_ref()
+        .and_then(|file| file.metadata().ok())
+        .map(|m| m.len())
+        && length > most
+    {
+        // So says a worker, who counts it while it comes.
+        let most = show_size(most);
+        let message = format!("{what}: 413, the body is longer than --max-body allows ({most})");
+        return Err(Error::new(Exit::Answered, message));
+    }
     let purpose = Purpose::Request {
         ask,
         has_body: input.is_some(),
@@ -76,8 +88,8 @@ fn verdict(what: &str, status: u16, failure: Option<String>) -> Result<()> {
     }
 }
 
-/// A regular file with the body, at its start.
-fn body(data: &Data) -> Result<File> {
+/// A regular file with the body, at its start; of one that is longer than `most`, a part that is, too.
+fn body(data: &Data, most: u64) -> Result<File> {
     let failed =
         |what: String| move |error: io::Error| Error::io(format!("--data: cannot {what}"), &error);
     match data {
@@ -88,23 +100,23 @@ fn body(data: &Data) -> Result<File> {
             Ok(copy)
         }
         Data::Stdin => {
-            collect(&mut io::stdin().lock()).map_err(failed("read standard input".into()))
+            collect(io::stdin().lock(), most).map_err(failed("read standard input".into()))
         }
         Data::File(path) => {
             let doing = || failed(format!("read {}", path.display()));
-            let mut file = File::open(path).map_err(doing())?;
+            let file = File::open(path).map_err(doing())?;
             match file.metadata().map_err(doing())?.is_file() {
                 true => Ok(file),
                 // Its length has to be known.
-                false => collect(&mut file).map_err(doing()),
+                false => collect(file, most).map_err(doing()),
             }
         }
     }
 }
 
-fn collect(source: &mut impl io::Read) -> io::Result<File> {
+fn collect(source: impl io::Read, most: u64) -> io::Result<File> {
     let mut copy = copy()?;
-    io::copy(source, &mut copy)?;
+    io::copy(&mut source.take(most.saturating_add(1)), &mut copy)?;
     copy.rewind()?;
     Ok(copy)
 }
