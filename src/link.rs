@@ -75,6 +75,8 @@ pub enum Report {
         status: u16,
         failure: Option<String>,
     },
+    /// The file that asks for a reload was touched.
+    Touched,
     /// The end of what an order with this ticket has asked for.
     Done { ticket: Ticket, done: Done },
     /// The stack of one worker; it may be only its start.

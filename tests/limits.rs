@@ -534,3 +534,52 @@ fn a_crash_in_c_code_shows_the_python_stack() {
     log.assert_says_once("Fatal Python error: Segmentation fault");
     log.assert_says("in crash_in_c_code");
 }
+
+#[test]
+fn a_request_of_a_generation_that_leaves_has_its_time_limit() {
+    if !ours() {
+        return;
+    }
+    let mut server = told_only("4s").arg("--graceful-timeout", "1h").start();
+    server.expect_error("is up");
+    let _gate = server.gate("gate");
+    let mut client = server.connect();
+    client.send("GET /wait-at-gate HTTP/1.1\r\nHost: test\r\n\r\n");
+    server.notes.expect("waiting at the gate");
+    server.signal(Signal::SIGTERM);
+    let response = client.response();
+    response.assert_status(504);
+    let log = server.finish();
+    log.assert_says("the time of \"GET /wait-at-gate HTTP/1.1\" is up");
+    let place = |piece: &str| log.stderr.find(piece).expect("it is there");
+    assert!(
+        place("finishing what runs") < place("is up"),
+        "{}",
+        log.stderr
+    );
+}
+
+#[test]
+fn a_request_that_is_stuck_in_a_generation_that_leaves_is_killed() {
+    if !ours() {
+        return;
+    }
+    let mut server = killing("2s", "400ms")
+        .arg("--graceful-timeout", "1h")
+        .start();
+    server.expect_error("is stuck in");
+    server.expect_error("SIGKILL");
+    server.expect_error("is up");
+    let mut client = server.connect();
+    ask(&mut client, "/swallow");
+    server.signal(Signal::SIGHUP);
+    server.log.wait_for("reloaded: serving");
+    assert_late(&mut client);
+    wait_until("the end of the old generation", || {
+        (server.masters().len() == 1).then_some(())
+    });
+    server.get("/pid").assert_status(200);
+    let log = server.finish();
+    log.assert_says("is stuck in \"GET /swallow HTTP/1.1\"");
+    log.assert_says("in swallow_every_exception\n");
+}

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 
+use crate::log::Level;
 use crate::sys::memory::Shared;
 
 #[repr(C, align(64))]
@@ -33,8 +34,13 @@ impl Desk {
         &self.0.as_slice()[0]
     }
 
+    /// For the processes that read it.
     pub fn level(&self) -> &AtomicU32 {
         &self.cells().level
+    }
+
+    pub fn set_level(&self, level: Level) {
+        self.cells().level.store(level as u32, Ordering::Relaxed);
     }
 
     /// The reader sleeps from now on. What was written before it said so it has to look for once more.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::bind::Bind;
 use super::file;
 use super::layers::{Layer, Layers, Source};
+use super::logs::LevelOf;
 use super::setting::{Kind, Scope};
 use super::settings::{self, Settings};
 use super::table::{SETTINGS, setting};
@@ -181,7 +182,7 @@ impl Host {
         if let Some(entry) = account::entry(Uid::from_raw(owner)) {
             layer.set(setting("group"), vec![entry.gid.to_string()]);
         }
-        let settings = self.settings_of(name, &file.path, layer)?;
+        let settings = self.settings_of(name, &file.path, layer, Place::Users)?;
         let directory = self.settings.user_listen_dir.as_deref();
         for listen in settings.bind.iter().filter(|_| binds_itself) {
             if let Err(reason) = users::may_listen(&listen.bind, directory, name) {
@@ -211,19 +212,30 @@ impl Host {
     }
 
     fn app(&self, name: &str, path: &Path) -> Result<Settings> {
-        self.settings_of(name, path, file::app(path)?)
+        self.settings_of(name, path, file::app(path)?, Place::Admin)
     }
 
-    fn settings_of(&self, name: &str, path: &Path, mut layer: Layer) -> Result<Settings> {
+    fn settings_of(
+        &self,
+        name: &str,
+        path: &Path,
+        mut layer: Layer,
+        place: Place,
+    ) -> Result<Settings> {
         let refuse = |reason: String| Err(Error::new(Exit::Config, reason));
         if let Err(reason) = target::check_name(name) {
             return refuse(format!("{}: {reason}", path.display()));
         }
         layer.set(setting("name"), vec![name.to_owned()]);
+        let level_of = match (layer.last("log-level"), place) {
+            (None, _) => LevelOf::Server,
+            (Some(_), Place::Admin) => LevelOf::App,
+            (Some(_), Place::Users) => LevelOf::User,
+        };
         let mut layers = self.layers.clone();
         layers.replace(|text| text.replace(PLACEHOLDER, name));
         layers.layers.push(layer);
-        let settings = settings::resolve(&layers).map_err(|error| {
+        let mut settings = settings::resolve(&layers).map_err(|error| {
             // One that no layer is to blame for says nothing of a file.
             let text = error.to_string();
             let error = match text.contains(&*path.to_string_lossy()) {
@@ -232,6 +244,7 @@ impl Host {
             };
             Error::new(Exit::Config, error)
         })?;
+        settings.logs.level_of = level_of;
         match settings.bind.is_empty() {
             true => refuse(format!(
                 "{}: bind is missing; each app needs an address of its own, such as unix:/run/apps/{name}.sock",
@@ -265,6 +278,8 @@ impl Layers {
 pub enum Change {
     /// Nothing: its processes stay as they are.
     None,
+    /// How much is logged of it, which its processes need not be replaced for.
+    Level(Box<Settings>),
     /// A generation with these settings takes the place of the one before.
     Reload(Box<Settings>),
     /// It listens elsewhere: it is stopped and started anew.
@@ -292,8 +307,14 @@ impl Settings {
             given: Vec::new(),
             ..settings.clone()
         };
-        match meaning(&newer) == meaning(self) {
-            true => Change::None,
+        let (before, after) = (meaning(self), meaning(&newer));
+        if before == after {
+            return Change::None;
+        }
+        let mut leveled = before;
+        (leveled.logs.level, leveled.logs.level_of) = (newer.logs.level, newer.logs.level_of);
+        match leveled == after {
+            true => Change::Level(Box::new(newer)),
             false => Change::Reload(Box::new(newer)),
         }
     }
@@ -302,7 +323,7 @@ impl Settings {
         match name {
             "log" => self.log = from.log.clone(),
             "log-format" => self.log_format = from.log_format,
-            "log-level" | "access-log-format" => self.logs = from.logs.clone(),
+            "access-log-format" => self.logs.access_format = from.logs.access_format.clone(),
             "access-log" => self.access_log = from.access_log.clone(),
             "control" => self.control = from.control.clone(),
             "control-group" => self.control_group = from.control_group.clone(),

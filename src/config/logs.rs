@@ -16,7 +16,22 @@ use crate::log::{Destination, Form, Level};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogSettings {
     pub level: Level,
+    #[serde(default)]
+    pub level_of: LevelOf,
     pub access_format: Format,
+}
+
+/// Who has said how much is logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LevelOf {
+    /// It is that of the server as a whole.
+    #[default]
+    Server,
+    /// The file of the app.
+    App,
+    /// The same, of a file that belongs to the user of the app.
+    User,
 }
 
 pub(super) fn resolve(layers: &Layers) -> Result<LogSettings> {
@@ -24,6 +39,7 @@ pub(super) fn resolve(layers: &Layers) -> Result<LogSettings> {
         level: layers.parsed("log-level", |text| {
             Level::from_name(text).ok_or_else(|| format!("{text:?} is unknown"))
         })?,
+        level_of: LevelOf::Server,
         access_format: layers.parsed("access-log-format", Format::parse)?,
     })
 }

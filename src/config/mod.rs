@@ -50,7 +50,7 @@ pub use hosting::{HostLimits, Presence};
 pub use isolation::{CgroupLimits, Isolation, Preset};
 pub use layers::InForce;
 pub use listen::{Listen, ProxyProtocol};
-pub use logs::{LogSettings, OwnLogs};
+pub use logs::{LevelOf, LogSettings, OwnLogs};
 pub use privileges::{Privileges, RESOURCES, ResourceLimit};
 pub use proxies::{ForwardedField, Proxies};
 pub use setting::{Environment, Kind, Scope, Section, Setting, TakesEffect, Value};

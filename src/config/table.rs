@@ -56,6 +56,8 @@ const REQUESTS: Setting = Setting {
 };
 const DEVELOPMENT: Setting = Setting {
     section: Section::Development,
+    // It makes the supervisor look at files of the application.
+    scope: Scope::Admin,
     ..APPLICATION
 };
 const LOGS: Setting = Setting {
@@ -651,7 +653,11 @@ pub static SETTINGS: &[Setting] = &[
         value: "LEVEL",
         kind: Choice(&["error", "warning", "info", "debug"]),
         default: Some("info"),
+        scope: Scope::App,
         help: "What is logged: error, warning, info, debug",
+        long_help: "In the file of one of many apps it holds for that app alone: for what its processes log, and for what \
+            the server logs about it. A file of --user-apps-dir decides about the processes only, and asks for no \
+            more than the server logs unless the app has an --app-log.",
         ..LOGS
     },
     Setting {

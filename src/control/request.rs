@@ -46,7 +46,8 @@ pub enum Verb {
     Why,
     /// The last lines of the log of an app. No arguments. Reply: [`super::LogTail`].
     Logs,
-    /// `level`: the new one; without, nothing is changed. Reply: [`super::Level`].
+    /// `level`: the new one; without, nothing is changed. With `app` it is that of one of many apps, which
+    /// otherwise logs as much as the server. Reply: [`super::Level`].
     LogLevel { level: Option<String> },
 }
 
@@ -102,8 +103,8 @@ impl Verb {
     /// What the user of an app may ask for about it (`--control-users`).
     pub fn is_for_users(&self) -> bool {
         match self {
-            Verb::LogLevel { .. } | Verb::Scale(_) | Verb::Recycle { .. } | Verb::Reopen => false,
-            Verb::Reload | Verb::Stop(_) => true,
+            Verb::Scale(_) | Verb::Recycle { .. } | Verb::Reopen => false,
+            Verb::Reload | Verb::Stop(_) | Verb::LogLevel { .. } => true,
             _ => self.only_reads(),
         }
     }

@@ -43,6 +43,9 @@ pub struct App {
     pub name: String,
     /// `MODULE:EXPRESSION` of the generation that serves or served last.
     pub target: String,
+    /// `serving`, `reloading`, `starting`, `leaving`, `failing` (it did not come up and is tried again), `at rest` (no
+    /// process: the first connection starts it), `waiting` (for its turn) or `stopped`.
+    pub state: String,
     /// One line for people: what it is doing.
     pub status: String,
     /// The generation that serves; `null` while none does.

@@ -71,6 +71,13 @@ impl Level {
         Level::ALL.into_iter().find(|level| level.name() == name)
     }
 
+    /// What no level has, counts as the usual one.
+    pub fn from_number(number: u32) -> Level {
+        let mut all = Level::ALL.into_iter();
+        let found = all.find(|level| *level as u32 == number);
+        found.unwrap_or(Level::Info)
+    }
+
     /// Of syslog(3) and journald.
     pub fn priority(self) -> u8 {
         match self {
@@ -120,15 +127,7 @@ pub fn set_level(level: Level) {
 
 /// The one in force.
 pub fn level() -> Level {
-    let number = level_cell().load(Ordering::Relaxed);
-    let mut all = Level::ALL.into_iter();
-    let found = all.find(|level| *level as u32 == number);
-    found.unwrap_or(Level::Info)
-}
-
-/// For processes that read the level elsewhere.
-pub fn copy_level(to: &AtomicU32) {
-    to.store(level_cell().load(Ordering::Relaxed), Ordering::Relaxed);
+    Level::from_number(level_cell().load(Ordering::Relaxed))
 }
 
 /// From now on the level stands in memory that another process writes.
@@ -142,7 +141,12 @@ fn level_cell() -> &'static AtomicU32 {
 
 /// Writes one entry; drops and counts it when nobody reads the log.
 pub fn write(level: Level, text: fmt::Arguments<'_>) {
-    if level as u32 > level_cell().load(Ordering::Relaxed) {
+    write_within(self::level(), level, text);
+}
+
+/// The same about something of which as much is logged as `most` says.
+pub fn write_within(most: Level, level: Level, text: fmt::Arguments<'_>) {
+    if level > most {
         return;
     }
     let lost = LOST.swap(0, Ordering::Relaxed);

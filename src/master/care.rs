@@ -91,16 +91,19 @@ fn running(row: &Row, now: Nanos) -> Option<Running> {
 }
 
 impl Workers {
-    /// When the next look is due. While nobody runs a request none can be late before
+    fn occupied(&self) -> impl Iterator<Item = usize> {
+        (0..self.processes.len()).filter(|slot| self.processes[*slot].is_some())
+    }
+
+    /// When the next look at the requests is due. While nobody runs one none can be late before
     /// `--request-timeout` from now.
-    pub(super) fn care_at(
+    pub(super) fn requests_at(
         &self,
         care: &Care,
         scoreboard: &Scoreboard,
         now: Nanos,
     ) -> Option<Nanos> {
-        let occupied = || (0..self.processes.len()).filter(|slot| self.processes[*slot].is_some());
-        let requests = occupied().filter_map(|slot| {
+        let requests = self.occupied().filter_map(|slot| {
             let running = running(scoreboard.row(slot), now)?;
             care.watch.wake_at(slot, running)
         });
@@ -108,8 +111,20 @@ impl Workers {
             .into_iter()
             .flatten()
             .map(|timeout| now.saturating_add(timeout));
-        let slow = occupied().filter_map(|slot| care.slow_at(slot, scoreboard.row(slot)));
-        let ages = occupied().filter_map(|slot| {
+        let slow = self
+            .occupied()
+            .filter_map(|slot| care.slow_at(slot, scoreboard.row(slot)));
+        requests.chain(next_request).chain(slow).min()
+    }
+
+    /// When the next look is due at anything.
+    pub(super) fn care_at(
+        &self,
+        care: &Care,
+        scoreboard: &Scoreboard,
+        now: Nanos,
+    ) -> Option<Nanos> {
+        let ages = self.occupied().filter_map(|slot| {
             let limit = care.age_limit(slot).filter(|_| self.pool.is_fresh(slot))?;
             Some(scoreboard.row(slot).started() + limit)
         });
@@ -118,22 +133,26 @@ impl Workers {
             .then(|| self.laziest(scoreboard))
             .flatten()
             .map(|slot| scoreboard.row(slot).idle_since().unwrap_or(now) + care.idle_timeout);
-        requests
-            .chain(next_request)
-            .chain(slow)
+        self.requests_at(care, scoreboard, now)
+            .into_iter()
             .chain(ages)
             .chain(memory)
             .chain(idle)
             .min()
     }
 
+    /// Whatever becomes of the worker, its request has the time limits that it had.
+    pub(super) fn watch_requests(&mut self, care: &mut Care, scoreboard: &Scoreboard, now: Nanos) {
+        for slot in self.occupied().collect::<Vec<_>>() {
+            self.check_slow(care, slot, scoreboard.row(slot), now);
+            self.enforce(care, slot, scoreboard, now);
+        }
+    }
+
     pub(super) fn take_care(&mut self, care: &mut Care, scoreboard: &Scoreboard, now: Nanos) {
-        for slot in 0..self.processes.len() {
-            if self.processes[slot].is_some() {
-                self.check_slow(care, slot, scoreboard.row(slot), now);
-                self.enforce(care, slot, scoreboard, now);
-                self.check_age(care, slot, scoreboard, now);
-            }
+        self.watch_requests(care, scoreboard, now);
+        for slot in self.occupied().collect::<Vec<_>>() {
+            self.check_age(care, slot, scoreboard, now);
         }
         if let Some(limit) = care.max_memory
             && care.next_sample <= now

@@ -19,6 +19,8 @@ mod outbox;
 mod prepare;
 mod request;
 mod stacks;
+mod touch;
+mod wards;
 mod warm_up;
 mod workers;
 
@@ -48,6 +50,7 @@ use crate::sys::{fd, orphan, title};
 use crate::worker::{self, Leave, Plan, Worker};
 use crate::wsgi::{Application, deadline};
 use stacks::Stacks;
+use touch::Touch;
 use workers::{Doors, Workers};
 
 /// Exit statuses of a master, for the supervisor's log (`sysexits.h`).
@@ -75,6 +78,8 @@ struct Master {
     /// Of its memory, for workers that return to it.
     image: Option<Image>,
     relay: Option<Relay>,
+    /// Until the workers have it.
+    touch: Option<Touch>,
 }
 
 /// Where the loop of a master ends.
@@ -135,6 +140,8 @@ fn live(py: Python<'_>, channel: i32, version: &str) -> ! {
         Ok(nudge) => nudge,
         Err(error) => fail(format!("cannot create an eventfd: {error}"), String::new()),
     };
+    // What is touched while it is imported counts.
+    let touch = Touch::begin(&assignment.settings, clock::now());
     match prepare::prepare(py, &assignment) {
         Ok(prepared) => {
             let master = Master {
@@ -150,6 +157,7 @@ fn live(py: Python<'_>, channel: i32, version: &str) -> ! {
                 collector: prepared.collector,
                 image: prepared.image,
                 relay: prepared.relay,
+                touch,
                 assignment,
             };
             master.serve(py, prepared.import_millis)
@@ -177,7 +185,12 @@ impl Master {
             }
         };
         match self.supervise(py, &mut workers, ready) {
-            Turn::Left => leave(py, &self.startup, Threads::Abandon, 0),
+            Turn::Left => {
+                if workers.are_orphaned() && self.assignment.settings.is_hosted() {
+                    wards::end_all();
+                }
+                leave(py, &self.startup, Threads::Abandon, 0)
+            }
             Turn::Worker(newborn) => {
                 // The channels to the siblings are theirs and the master's alone.
                 drop(workers);
@@ -186,14 +199,15 @@ impl Master {
         }
     }
 
-    fn pool(&self) -> std::io::Result<Workers> {
+    fn pool(&mut self) -> std::io::Result<Workers> {
         let settings = &self.assignment.settings;
         let config::Workers { min, max } = settings.workers.resolve(process::cpus());
         let bounds = Bounds {
             min: min as usize,
             max: max as usize,
         };
-        Workers::new(settings, bounds, self.scoreboard.rows().len())
+        let touch = self.touch.take();
+        Workers::new(settings, bounds, self.scoreboard.rows().len(), touch)
     }
 
     /// Keeps the pool complete until the generation is to leave.
@@ -341,6 +355,7 @@ impl Master {
             collector,
             image,
             relay,
+            touch: _,
         } = self;
         drop(supervisor);
         drop(signals);

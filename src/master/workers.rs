@@ -12,9 +12,11 @@ use super::care::Care;
 use super::crowd::Crowd;
 use super::outbox::Outbox;
 use super::stacks::Stacks;
+use super::touch::Touch;
+use super::wards::Wards;
 use crate::access::Ledger;
 use crate::config::Settings;
-use crate::link::Order;
+use crate::link::{Order, Report};
 use crate::log;
 use crate::net::Listener;
 use crate::python::run_signal_handlers;
@@ -95,6 +97,9 @@ pub struct Workers {
     pub(super) answers: Answers,
     /// What is to be said to the supervisor.
     pub(super) outbox: Outbox,
+    /// Of one of many apps.
+    wards: Option<Wards>,
+    touch: Option<Touch>,
 }
 
 /// After an order to stop at once, for what a worker cannot interrupt.
@@ -121,7 +126,12 @@ pub struct Seen {
 }
 
 impl Workers {
-    pub fn new(settings: &Settings, bounds: Bounds, slots: usize) -> std::io::Result<Self> {
+    pub fn new(
+        settings: &Settings,
+        bounds: Bounds,
+        slots: usize,
+        touch: Option<Touch>,
+    ) -> std::io::Result<Self> {
         Ok(Self {
             pool: Pool::new(bounds, slots),
             processes: (0..slots).map(|_| None).collect(),
@@ -134,6 +144,8 @@ impl Workers {
             crowd: Crowd::new()?,
             answers: Answers::default(),
             outbox: Outbox::default(),
+            wards: settings.is_hosted().then(|| Wards::new(clock::now())),
+            touch,
         })
     }
 
@@ -307,9 +319,17 @@ impl Workers {
         }
         let until = match self.mood {
             Mood::Serving => self.wake_at(scoreboard, now),
-            Mood::Leaving { until } | Mood::Orphaned { until } => Some(until),
+            Mood::Leaving { until } => {
+                let requests = self.requests_at(&self.care, scoreboard, now);
+                requests.into_iter().chain([until]).min()
+            }
+            Mood::Orphaned { until } => Some(until),
         };
-        let until = until.into_iter().chain(self.answers_at(now)).min();
+        let wards = self.wards.as_ref().map(Wards::wake_at);
+        let serves = self.mood == Mood::Serving && self.permission == Permission::Given;
+        let touch = self.touch.as_ref().filter(|_| serves).map(Touch::wake_at);
+        let until = until.into_iter().chain(self.answers_at(now));
+        let until = until.chain(wards).chain(touch).min();
         self.care.watch.sleep(until);
         let millis = clock::wait_millis(now, until);
         let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
@@ -353,9 +373,14 @@ impl Workers {
             }
         }
         self.sample(scoreboard, now);
+        if let Some(wards) = &mut self.wards {
+            let workers = || self.processes.iter().flatten();
+            wards.look(|pid| workers().any(|worker| worker.child.pid() == pid), now);
+        }
         match self.mood {
             Mood::Serving => {
-                self.tend(scoreboard, now);
+                self.tend(scoreboard, now, Self::take_care);
+                self.look_for_touch(now);
                 let overdue = |process: &Process| process.leave_by.is_some_and(|by| by <= now);
                 self.kill(scoreboard, overdue, now);
                 self.attend_to_crowd(scoreboard, doors, now);
@@ -367,9 +392,17 @@ impl Workers {
                     _ => Mood::Leaving { until },
                 };
             }
-            _ => {}
+            Mood::Leaving { .. } => self.tend(scoreboard, now, Self::watch_requests),
+            Mood::Orphaned { .. } => {}
         }
         self.publish(scoreboard);
+    }
+
+    fn look_for_touch(&mut self, now: Nanos) {
+        let is_touched = |touch: &mut Touch| touch.look(now);
+        if self.permission == Permission::Given && self.touch.as_mut().is_some_and(is_touched) {
+            self.outbox.put(&Report::Touched);
+        }
     }
 
     /// The size of the pool, for whoever looks at the scoreboard.
@@ -379,10 +412,15 @@ impl Workers {
         scoreboard.pool().set_size(Size { min, max, target });
     }
 
-    fn tend(&mut self, scoreboard: &Scoreboard, now: Nanos) {
+    fn tend(
+        &mut self,
+        scoreboard: &Scoreboard,
+        now: Nanos,
+        look: impl FnOnce(&mut Self, &mut Care, &Scoreboard, Nanos),
+    ) {
         // Lent to itself: care acts upon the processes it looks at.
         let mut care = std::mem::take(&mut self.care);
-        self.take_care(&mut care, scoreboard, now);
+        look(self, &mut care, scoreboard, now);
         self.care = care;
     }
 

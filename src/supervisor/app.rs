@@ -6,6 +6,7 @@
 mod develop;
 mod gone;
 mod handed;
+mod level;
 mod told;
 
 use std::os::fd::OwnedFd;
@@ -21,11 +22,12 @@ use super::output::Output;
 use super::own_logs::{OwnLogs, Sinks};
 use super::progress::Progress;
 use super::record::{LastReload, Tally};
+use super::verbosity::Verbosity;
 use super::was::Broker;
 use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::link::Order;
-use crate::log;
+use crate::log::{self, Level};
 use crate::net::{Listener, Origin};
 use crate::relay::Relay;
 use crate::schedule::{Action, Cause, Event, FirstFailure, Generations, Number, Stage, Terms};
@@ -76,6 +78,7 @@ pub struct App {
     /// Of its cgroup, while it has no processes.
     sweep: Option<Sweep>,
     pub own_logs: OwnLogs,
+    verbosity: Verbosity,
     /// One line for the service manager.
     pub status: String,
     progress: Progress,
@@ -91,13 +94,14 @@ impl App {
         if settings.presence.on_demand {
             plan.step(Event::Halt, 0);
         }
-        Ok(Self {
+        let app = Self {
             was,
             presence: Presence::of(&settings),
             story: Story::default(),
             tail: Tail::default(),
             sweep: None,
             own_logs: OwnLogs::of(&settings),
+            verbosity: Verbosity::of(&settings),
             settings,
             listeners,
             generations: Vec::new(),
@@ -115,7 +119,9 @@ impl App {
             remains: Vec::new(),
             status: String::new(),
             progress: Progress::default(),
-        })
+        };
+        app.pass_level_on();
+        Ok(app)
     }
 
     /// The same with the door of what this program was started with, and what leads to it.
@@ -241,13 +247,18 @@ impl App {
             return self.halt_until_reload(now);
         }
         if !self.plan.may_rest() {
-            log::info!("{}: not now: a generation comes up", self.settings.name);
+            let name = &self.settings.name;
+            self.say(
+                Level::Info,
+                format_args!("{name}: not now: a generation comes up"),
+            );
             return;
         }
         self.status = "resting: a reload serves again".into();
-        log::info!(
-            "{}: accepting no more connections; a reload (SIGHUP) serves again",
-            self.settings.name
+        let name = &self.settings.name;
+        self.say(
+            Level::Info,
+            format_args!("{name}: accepting no more connections; a reload (SIGHUP) serves again"),
         );
         let _ = self.step(Event::Rest, None, now);
     }
@@ -277,9 +288,12 @@ impl App {
     pub fn scale(&self, by: i32) {
         match self.serving() {
             Some(generation) => generation.order(Order::Scale { by }),
-            None => log::warning!(
-                "{}: no generation serves that could scale",
-                self.settings.name
+            None => self.say(
+                Level::Warning,
+                format_args!(
+                    "{}: no generation serves that could scale",
+                    self.settings.name
+                ),
             ),
         }
     }
@@ -308,6 +322,7 @@ impl App {
     fn read_outputs(&mut self, logs: &mut Logs, read: impl Fn(&mut Output, &mut Sinks<'_>)) {
         let mut sinks = Sinks {
             server: logs,
+            level: self.level(),
             own: &self.own_logs,
         };
         let serving = self.generations.iter_mut().map(|g| &mut g.output);
@@ -436,7 +451,10 @@ impl App {
                 generation.output.close(ended, now);
                 if self.plan.is_leaving(number) && !ended.is_success() {
                     let (prefix, who) = (self.prefix(), generation.describe());
-                    log::warning!("{prefix}{who} {ended} while leaving");
+                    self.say(
+                        Level::Warning,
+                        format_args!("{prefix}{who} {ended} while leaving"),
+                    );
                 }
                 let (gone, output) = Gone::ended(generation, ended);
                 self.remains.push(output);
@@ -476,7 +494,11 @@ impl App {
                     generation.python = printable(&python);
                     let lacks = generation.learn_lacks().join(", ");
                     if !lacks.is_empty() {
-                        log::warning!("{}--isolation goes without {lacks}", self.prefix());
+                        let prefix = self.prefix();
+                        self.say(
+                            Level::Warning,
+                            format_args!("{prefix}--isolation goes without {lacks}"),
+                        );
                     }
                     self.story.imported(number, import_millis);
                     self.step(Event::Ready(number), None, now)
@@ -487,6 +509,10 @@ impl App {
                 }
                 // Nobody has asked it to.
                 Said::Answered { .. } => None,
+                Said::Touched => {
+                    self.was_touched(number, now);
+                    None
+                }
                 Said::Answer(answer) => {
                     self.answers.push((number, answer));
                     None
@@ -543,7 +569,6 @@ impl App {
         let settings = settings.as_ref().unwrap_or(&self.settings);
         self.sweep = None;
         self.story.started(number, cause, now);
-        self.presence.begins(settings, now);
         if !self.settings.privileges.is_same_user(&settings.privileges) {
             // Whoever the app ran as may keep the ends.
             self.relay = None;
@@ -567,6 +592,7 @@ impl App {
         match Generation::start(number, settings, doors, purpose, now) {
             Ok(generation) => {
                 self.generations.push(generation);
+                self.pass_level_on();
                 None
             }
             Err(error) => {

@@ -31,9 +31,12 @@ pub fn check(settings: &Settings) -> Result<()> {
                 let message = format!("cannot serve {}: {reason}\n{traceback}", settings.target);
                 return Err(Error::new(Exit::Config, message.trim_end()));
             }
-            Said::Nothing | Said::Answered { .. } | Said::Answer(_) => {}
+            Said::Nothing | Said::Touched | Said::Answered { .. } | Said::Answer(_) => {}
         }
         if let Some(ended) = ended {
+            if let Some(error) = generation.not_executed() {
+                return Err(error);
+            }
             let message = format!(
                 "cannot serve {}: the master ended, {ended}",
                 settings.target

@@ -127,7 +127,7 @@ impl Evaluator<'_> {
 
     /// Executes a configuration of gunicorn: what it defines, in its order.
     fn evaluate(&self, path: &Path) -> Result<Vec<Given>> {
-        let python = interpreter::interpreter(self.interpreter)?;
+        let python = interpreter::interpreter(self.interpreter, interpreter::Look::Here)?;
         let file = open(path)?;
         let wanted = self.as_whom(path, &file)?;
         let whom = wanted

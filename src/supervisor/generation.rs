@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::development::Development;
 use super::hand_over::{self, GenerationState, HandedStage, take};
+use super::interpreter::Look;
 use super::isolation::Plan;
 use super::output::{Output, Prints, is_other};
 use super::{interpreter, privileges};
@@ -28,7 +29,7 @@ use crate::scoreboard::{Scoreboard, Totals};
 use crate::sys::clock::{MILLISECOND, Nanos};
 use crate::sys::isolation::Strays;
 use crate::sys::launch::{Launch, launch};
-use crate::sys::process::{self, Child, Ended};
+use crate::sys::process::{self, Child, Ended, Stage};
 use crate::sys::seqpacket::{Channel, Received};
 
 /// What a master has to say.
@@ -44,6 +45,8 @@ pub enum Said {
         status: u16,
         failure: Option<String>,
     },
+    /// The file that asks for a reload was touched.
+    Touched,
     /// An answer to an order with a ticket.
     Answer(Answer),
 }
@@ -146,7 +149,12 @@ impl Generation {
         let (channel, theirs) = Channel::pair()
             .map_err(|error| refused("cannot create a channel to the master", error))?;
         let theirs_number = theirs.as_fd().as_raw_fd();
-        let mut command = interpreter::command(&settings.interpreter, identity, theirs_number)?;
+        let look = match settings.is_hosted() {
+            true => Look::InTheChild,
+            false => Look::Here,
+        };
+        let mut command =
+            interpreter::command(&settings.interpreter, identity, theirs_number, look)?;
         // It is in the environment of the command, and may be too long for a message.
         assigned.interpreter.env.clear();
         assigned.given.clear();
@@ -306,6 +314,7 @@ impl Generation {
             },
             Ok(Report::Failed { reason, traceback }) => Said::Failed(Failure { reason, traceback }),
             Ok(Report::Answered { status, failure }) => Said::Answered { status, failure },
+            Ok(Report::Touched) => Said::Touched,
             Ok(Report::Done { ticket, done }) => Said::Answer(Answer::Done(ticket, done)),
             Ok(Report::Stack { ticket, stack }) => Said::Answer(Answer::Stack(ticket, stack)),
             Ok(Report::More { ticket, slot, text }) => {
@@ -332,8 +341,20 @@ impl Generation {
     /// Why its program could not be executed, once it has ended.
     pub fn not_executed(&self) -> Option<Error> {
         let (launch, program) = self.launch.as_ref()?;
-        let error = launch.refused()?;
-        Some(cannot_execute(program, &self.settings, &error))
+        let (stage, error) = launch.refused()?;
+        let interpreter = &self.settings.interpreter;
+        let is_missing = matches!(
+            error.kind(),
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+        );
+        let is_named = interpreter.python.is_some() || interpreter.venv.is_some();
+        Some(match (stage, &interpreter.chdir) {
+            (Stage::Entering, Some(directory)) if is_missing => {
+                interpreter::no_directory(directory)
+            }
+            (Stage::Executing, _) if is_missing && is_named => interpreter::no_program(interpreter),
+            _ => cannot_execute(program, &self.settings, &error),
+        })
     }
 
     /// Whether there is nothing more to be heard from it.

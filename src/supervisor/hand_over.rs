@@ -7,7 +7,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -22,6 +22,7 @@ use super::control::Purpose;
 use super::output::OutputState;
 use super::pid_file::HandedPidFile;
 use super::record::{Birth, LastReload, Tally};
+use super::verbosity::Verbosity;
 use super::was::HandedBroker;
 use crate::error::{Error, Exit, Result};
 use crate::net::HandedListener;
@@ -49,6 +50,9 @@ pub struct HandOver {
     pub doors: Vec<HandedDoor>,
     #[serde(default)]
     pub pid_file: Option<HandedPidFile>,
+    /// Children that are not the server's.
+    #[serde(default)]
+    pub foreign: BTreeSet<i32>,
 }
 
 /// A listener of the supervisor's own.
@@ -77,6 +81,8 @@ pub struct AppState {
     pub relay: Option<RelayState>,
     #[serde(default)]
     pub was: HandedBroker,
+    #[serde(default)]
+    pub verbosity: Verbosity,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -170,6 +176,7 @@ impl HandOver {
             birth: None,
             doors: Vec::new(),
             pid_file: None,
+            foreign: BTreeSet::new(),
         }
     }
 

@@ -26,22 +26,32 @@ const PRIVATE: [&str; 5] = [
     super::hand_over::VARIABLE,
 ];
 
+/// Who finds out that something is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// This process, at once.
+    Here,
+    /// The child that is to execute it: what belongs to somebody else may be on a file system that does not
+    /// answer.
+    InTheChild,
+}
+
 /// The command that becomes a master; `channel` is the descriptor it is to find.
 pub fn command(
     settings: &InterpreterSettings,
     identity: Option<&Identity>,
     channel: i32,
+    look: Look,
 ) -> Result<Command> {
-    let python = interpreter(settings)?;
+    let python = interpreter(settings, look)?;
     let module = module();
     let mut command = Command::new(&python);
     command.arg("-c").arg(BOOT);
     command.arg(module.unwrap_or_default());
     command.arg(channel.to_string()).arg(VERSION);
-    if let Some(directory) = &settings.chdir {
+    if let (Some(directory), Look::Here) = (&settings.chdir, look) {
         if !directory.is_dir() {
-            let message = format!("--chdir {} is not a directory", directory.display());
-            return Err(Error::new(Exit::Config, message));
+            return Err(no_directory(directory));
         }
         // The interpreter would be blamed. Whether another user may enter shows later.
         let entered = match identity {
@@ -66,25 +76,24 @@ pub fn command(
 }
 
 /// `--python`, `--venv`, beside this program, `$VIRTUAL_ENV`, PATH: the first that is there.
-pub(super) fn interpreter(settings: &InterpreterSettings) -> Result<PathBuf> {
+pub(super) fn interpreter(settings: &InterpreterSettings, look: Look) -> Result<PathBuf> {
     if let Some(python) = &settings.python {
-        return on_path(python).ok_or_else(|| {
-            let message = format!("--python {}: there is no such program", python.display());
-            Error::new(Exit::Config, message)
-        });
+        let is_path = python.components().count() > 1;
+        return match look {
+            Look::InTheChild if is_path => Ok(python.clone()),
+            _ => on_path(python).ok_or_else(|| no_program(settings)),
+        };
     }
     if let Some(venv) = &settings.venv {
         let python = venv.join("bin/python");
-        let shown = venv.display();
+        if look == Look::InTheChild {
+            return Ok(python);
+        }
         return match python.try_exists() {
             Ok(true) => Ok(python),
-            Ok(false) => {
-                let message =
-                    format!("--venv {shown} is not a virtual environment: it has no bin/python");
-                Err(Error::new(Exit::Config, message))
-            }
+            Ok(false) => Err(no_program(settings)),
             Err(error) => Err(Error::io(
-                format_args!("cannot look into --venv {shown}"),
+                format_args!("cannot look into --venv {}", venv.display()),
                 &error,
             )),
         };
@@ -100,6 +109,24 @@ pub(super) fn interpreter(settings: &InterpreterSettings) -> Result<PathBuf> {
             let message = "there is no python3 on PATH; name one with --python or --venv";
             Error::new(Exit::Config, message)
         })
+}
+
+pub(super) fn no_directory(directory: &Path) -> Error {
+    let message = format!("--chdir {} is not a directory", directory.display());
+    Error::new(Exit::Config, message)
+}
+
+/// Of those that are named.
+pub(super) fn no_program(settings: &InterpreterSettings) -> Error {
+    let named = |path: &Option<PathBuf>| path.clone().unwrap_or_default();
+    let message = match &settings.python {
+        Some(python) => format!("--python {}: there is no such program", python.display()),
+        None => format!(
+            "--venv {} is not a virtual environment: it has no bin/python",
+            named(&settings.venv).display()
+        ),
+    };
+    Error::new(Exit::Config, message)
 }
 
 /// `lib/python3.11/site-packages/rswsgi.abi3.so`: it serves every interpreter, not only that one's.

@@ -11,8 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
-    RulesetAttr, RulesetCreated, RulesetCreatedAttr, Scope,
+    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope,
 };
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::Uid;
@@ -25,7 +24,9 @@ use super::cgroup;
 use crate::config::{Preset, Settings};
 use crate::error::{Error, Result};
 use crate::sys::account;
-use crate::sys::isolation::{Isolation, LateRule, Mounts, landlock_version, read_report, refused};
+use crate::sys::isolation::{
+    Isolation, Mounts, Program, Rule, landlock_version, read_report, refused,
+};
 use crate::sys::privileges::Identity;
 
 /// What is to be done in the child, and what cannot be done.
@@ -97,10 +98,14 @@ impl Plan {
             true => self.isolation.mounts = Some(places.mounts()),
             false => self.lack("read-only system, private /tmp, hidden processes (only root can)"),
         }
-        match landlock(&places) {
+        self.isolation.program = text(program).map(|path| Program {
+            path,
+            access: (AccessFs::from_read(RULES) & known()).bits(),
+        });
+        match landlock() {
             Ok(Some(ruleset)) => {
                 self.isolation.landlock = Some(ruleset);
-                self.isolation.late_rules = places.late_rules();
+                self.isolation.rules = places.rules();
             }
             Ok(None) => self.lack("landlock (this kernel has none)"),
             Err(error) => self.lack(format!("landlock ({error})")),
@@ -135,7 +140,8 @@ impl Plan {
     }
 }
 
-/// What the app may see and change.
+/// What the app may see and change. None of it is looked at here: it may be on a file system that does not
+/// answer, and then it is the app that waits.
 struct Places {
     readable: Vec<PathBuf>,
     writable: Vec<PathBuf>,
@@ -156,19 +162,16 @@ impl Places {
         let writable = writable.chain(settings.limits.temp_dir.clone());
         let writable = writable.chain(settings.isolation.writable.clone());
         let mut readable: Vec<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
-        // A link to the interpreter, and what it leads to: a virtual environment needs both.
-        for program in [Some(program.to_owned()), program.canonicalize().ok()] {
-            readable.extend(program.as_deref().and_then(prefix).map(Path::to_owned));
-        }
+        // A virtual environment; what the interpreter in it leads to is added in the child.
+        readable.extend(prefix(program).map(Path::to_owned));
         readable.extend(module.and_then(Path::parent).map(Path::to_owned));
         readable.extend(interpreter.venv.clone());
         readable.extend(interpreter.sys_path.iter().cloned());
         readable.extend(settings.error_pages.clone());
         readable.extend(settings.isolation.readable.clone());
-        let is_there =
-            |path: &PathBuf| path.is_absolute() && path != Path::new("/") && path.is_dir();
-        let writable: Vec<PathBuf> = writable.filter(is_there).collect();
-        readable.retain(is_there);
+        let is_part = |path: &PathBuf| path.is_absolute() && path != Path::new("/");
+        let writable: Vec<PathBuf> = writable.filter(is_part).collect();
+        readable.retain(is_part);
         // What is needed must not be covered.
         let is_free = |path: &&&str| {
             let below = |place: &PathBuf| place.starts_with(path);
@@ -176,36 +179,32 @@ impl Places {
         };
         let empty = EMPTY.iter().filter(is_free).map(PathBuf::from);
         Places {
-            empty: empty.filter(is_there).collect(),
+            empty: empty.collect(),
             readable,
             writable,
         }
     }
 
-    /// For what is mounted in the child: the empty directories and /proc.
-    fn late_rules(&self) -> Vec<LateRule> {
-        let known = match landlock_version() {
-            ..2 => ABI::V1,
-            2 => ABI::V2,
-            3 | 4 => ABI::V3,
-            _ => ABI::V5,
-        };
-        let known = AccessFs::from_all(known);
+    fn rules(&self) -> Vec<Rule> {
         let rule = |path: &Path, access: BitFlags<AccessFs>| {
-            let path = CString::new(path.as_os_str().as_bytes()).ok()?;
-            let access = (access & known).bits();
-            Some(LateRule { path, access })
+            let access = (access & known()).bits();
+            let path = text(path)?;
+            Some(Rule { path, access })
         };
-        let empty = self.empty.iter().filter_map(|path| rule(path, known));
-        let proc = AccessFs::from_read(RULES) | AccessFs::WriteFile;
-        empty.chain(rule(Path::new("/proc"), proc)).collect()
+        let (read, all) = (AccessFs::from_read(RULES), AccessFs::from_all(RULES));
+        let device = AccessFs::WriteFile | AccessFs::IoctlDev | AccessFs::Truncate;
+        let readable = self.readable.iter().filter_map(|path| rule(path, read));
+        let writable = self.writable.iter().chain(&self.empty);
+        let writable = writable.filter_map(|path| rule(path, all));
+        readable
+            .chain(rule(Path::new("/dev"), read | device))
+            .chain(writable)
+            .chain(rule(Path::new("/proc"), read | AccessFs::WriteFile))
+            .collect()
     }
 
     fn mounts(&self) -> Mounts {
-        let texts = |paths: &[PathBuf]| {
-            let texts = paths.iter().map(|path| path.as_os_str().as_bytes());
-            texts.filter_map(|text| CString::new(text).ok()).collect()
-        };
+        let texts = |paths: &[PathBuf]| paths.iter().filter_map(|path| text(path)).collect();
         Mounts {
             writable: texts(&self.writable),
             empty: texts(&self.empty),
@@ -223,35 +222,27 @@ fn prefix(program: &Path) -> Option<&Path> {
 /// The newest rules that we know; older kernels know fewer.
 const RULES: ABI = ABI::V7;
 
-fn landlock(places: &Places) -> Result<Option<OwnedFd>, landlock::RulesetError> {
-    let read = AccessFs::from_read(RULES);
-    let all = AccessFs::from_all(RULES);
-    let mut ruleset = Ruleset::default()
-        .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(all)?
-        .scope(Scope::AbstractUnixSocket | Scope::Signal)?
-        .create()?;
-    let device = AccessFs::WriteFile | AccessFs::IoctlDev | AccessFs::Truncate;
-    for path in &places.readable {
-        ruleset = allow(ruleset, path, read)?;
-    }
-    ruleset = allow(ruleset, Path::new("/dev"), read | device)?;
-    for path in &places.writable {
-        ruleset = allow(ruleset, path, all)?;
-    }
-    Ok(ruleset.into())
+/// What this kernel knows of them.
+fn known() -> BitFlags<AccessFs> {
+    AccessFs::from_all(match landlock_version() {
+        ..2 => ABI::V1,
+        2 => ABI::V2,
+        3 | 4 => ABI::V3,
+        _ => ABI::V5,
+    })
 }
 
-fn allow(
-    ruleset: RulesetCreated,
-    path: &Path,
-    access: impl Into<BitFlags<AccessFs>>,
-) -> Result<RulesetCreated, landlock::RulesetError> {
-    match PathFd::new(path) {
-        Ok(fd) => ruleset.add_rule(PathBeneath::new(fd, access)),
-        // It is not there.
-        Err(_) => Ok(ruleset),
-    }
+fn text(path: &Path) -> Option<CString> {
+    CString::new(path.as_os_str().as_bytes()).ok()
+}
+
+fn landlock() -> Result<Option<OwnedFd>, landlock::RulesetError> {
+    let ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(RULES))?
+        .scope(Scope::AbstractUnixSocket | Scope::Signal)?
+        .create()?;
+    Ok(ruleset.into())
 }
 
 /// What no application of the Web needs and break-outs begin with: other processes' memory, mounts and

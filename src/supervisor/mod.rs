@@ -17,6 +17,7 @@ mod hosting;
 mod interpreter;
 mod isolation;
 mod logs;
+mod orphans;
 mod output;
 mod own_logs;
 mod pid_file;
@@ -28,9 +29,11 @@ mod service;
 mod start;
 mod upgrade;
 mod upgrading;
+mod verbosity;
 mod was;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -56,6 +59,7 @@ use development::Development;
 use hand_over::Task;
 use hosting::{Host, Porter};
 use logs::Logs;
+use orphans::{Orphans, Patience, Surroundings};
 use output::{FLUSH, Output};
 use pid_file::PidFile;
 use record::Birth;
@@ -235,6 +239,10 @@ struct Supervisor {
     birth: Birth,
     /// Held for as long as this process runs.
     pid_file: Option<PidFile>,
+    /// Where there are many apps.
+    orphans: Option<Orphans>,
+    /// Of apps that there are, or were.
+    users: BTreeSet<u32>,
 }
 
 /// Why the worker of a single connection is not replaced, and has none beside it.
@@ -294,7 +302,9 @@ impl Supervisor {
             }
             self.settle_answers(now);
             process::reap_strangers(|pid| self.is_own(pid));
-            if self.course != Course::Serving && self.apps.iter().all(App::is_gone) {
+            self.settle_orphans(now);
+            let is_over = self.course != Course::Serving && self.apps.iter().all(App::is_gone);
+            if is_over && self.orphans_are_gone(now) {
                 break;
             }
             self.go_on_upgrading(now);
@@ -338,12 +348,10 @@ impl Supervisor {
         self.logs.reopen();
     }
 
-    /// At once, for all processes of all generations.
+    /// At once, for all processes of all generations but those of apps that have a level of their own.
     fn set_log_level(&self, level: Level) {
         log::set_level(level);
-        for output in self.apps.iter().flat_map(App::outputs) {
-            log::copy_level(output.desk.level());
-        }
+        self.apps.iter().for_each(App::pass_level_on);
     }
 
     /// Signals in the order of their arrival, except that one reload stands for many.
@@ -543,6 +551,7 @@ impl Supervisor {
             .chain(self.porter.wake_at())
             .chain(self.turns_wake_at(now))
             .chain(upgrade)
+            .chain(self.orphans.as_ref().and_then(Orphans::wake_at))
             .chain(self.service.wake_at())
             .chain(self.idle_until())
             .chain(self.control.wake_at(now))
@@ -561,6 +570,39 @@ impl Supervisor {
         let mut generations = self.apps.iter().flat_map(|app| &app.generations);
         let checked = self.upgrade.as_ref().and_then(Upgrade::child);
         generations.any(|generation| generation.child.pid() == pid) || checked == Some(pid)
+    }
+
+    fn settle_orphans(&mut self, now: Nanos) {
+        self.with_orphans(|orphans, surroundings| orphans.settle(surroundings, now));
+    }
+
+    fn orphans_are_gone(&mut self, now: Nanos) -> bool {
+        let are_gone =
+            self.with_orphans(|orphans, surroundings| orphans.are_gone(surroundings, now));
+        are_gone.unwrap_or(true)
+    }
+
+    fn with_orphans<T>(
+        &mut self,
+        act: impl FnOnce(&mut Orphans, &Surroundings<'_>) -> T,
+    ) -> Option<T> {
+        let mut orphans = self.orphans.take()?;
+        let owners = self.apps.iter().map(|app| app.presence.owner);
+        self.users.extend(owners);
+        let done = act(
+            &mut orphans,
+            &Surroundings {
+                masters: self.apps.iter().map(|app| app.generations.len()).sum(),
+                is_own: &|pid| self.is_own(pid),
+                users: &self.users,
+                patience: match self.course {
+                    Course::Stopping => Patience::None,
+                    Course::Serving | Course::Draining => Patience::Usual,
+                },
+            },
+        );
+        self.orphans = Some(orphans);
+        Some(done)
     }
 
     fn obey(&mut self, signal: Signal, now: Nanos) {

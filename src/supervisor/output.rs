@@ -124,7 +124,7 @@ impl Output {
     ) -> Result<(Output, Inlets)> {
         let refused = |error: std::io::Error| Error::io("cannot prepare the logs", &error);
         let desk = Desk::create().map_err(refused)?;
-        log::copy_level(desk.level());
+        desk.set_level(log::level());
         let (mut pipe, mut access) = (None, None);
         let mut inlets = Inlets {
             pipe: None,

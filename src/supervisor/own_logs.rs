@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use super::logs::Logs;
 use super::privileges;
+use super::verbosity::Shown;
 use crate::access::Taken;
 use crate::config::{self, Settings};
 use crate::log::writer::Trouble;
@@ -26,6 +27,8 @@ pub struct OwnLogs {
     wanted: Option<Wanted>,
     error: Option<Writer>,
     access: Option<Writer>,
+    /// What the log of the server is told about them.
+    pub shown: Shown,
 }
 
 #[derive(PartialEq, Eq)]
@@ -39,6 +42,8 @@ struct Wanted {
 pub struct Sinks<'a> {
     pub server: &'a mut Logs,
     pub own: &'a OwnLogs,
+    /// Of entries beyond it nothing is kept, whatever a process makes of it.
+    pub level: Level,
 }
 
 impl OwnLogs {
@@ -57,7 +62,7 @@ impl OwnLogs {
         let app: Arc<str> = settings.name.as_str().into();
         let open = |file: Option<&Path>, form, what| {
             let (file, wanted) = (file?, wanted.as_ref()?);
-            let teller = Teller::new(Arc::clone(&app), what);
+            let teller = Teller::new(Arc::clone(&app), what, self.shown.clone());
             let place = (file, &wanted.owner);
             Some(Writer::of_user(place, form, move |trouble| {
                 teller.tell(&trouble)
@@ -105,6 +110,9 @@ fn wanted(settings: &Settings) -> Option<Wanted> {
 impl Sinks<'_> {
     /// What a master or worker has to say.
     pub fn entry(&mut self, entry: Entry) {
+        if entry.level > self.level && !entry.is_output() {
+            return;
+        }
         match &self.own.error {
             Some(own) => {
                 self.server.said(&entry);
@@ -126,14 +134,16 @@ struct Teller {
     app: Arc<str>,
     what: &'static str,
     throttle: Arc<Mutex<Throttle>>,
+    shown: Shown,
 }
 
 impl Teller {
-    fn new(app: Arc<str>, what: &'static str) -> Self {
+    fn new(app: Arc<str>, what: &'static str, shown: Shown) -> Self {
         Self {
             app,
             what,
             throttle: Arc::new(Mutex::new(Throttle::new(TOLD))),
+            shown,
         }
     }
 
@@ -146,16 +156,24 @@ impl Teller {
             return;
         }
         let (app, what) = (&self.app, self.what);
+        let say = |level, text: std::fmt::Arguments<'_>| {
+            log::write_within(self.shown.level(), level, text);
+        };
         match trouble {
-            Trouble::Fails(reason) | Trouble::CannotReopen(reason) => log::warning!(
-                "{app}: cannot write its {what}: {reason}; lines are lost until it works again"
+            Trouble::Fails(reason) | Trouble::CannotReopen(reason) => say(
+                Level::Warning,
+                format_args!(
+                    "{app}: cannot write its {what}: {reason}; lines are lost until it works again"
+                ),
             ),
-            Trouble::WorksAgain(lost) => {
-                log::info!("{app}: its {what} works again; {lost} lines were lost");
-            }
-            Trouble::TooSlow(lost) => {
-                log::warning!("{app}: its {what} is too slow; {lost} lines were lost");
-            }
+            Trouble::WorksAgain(lost) => say(
+                Level::Info,
+                format_args!("{app}: its {what} works again; {lost} lines were lost"),
+            ),
+            Trouble::TooSlow(lost) => say(
+                Level::Warning,
+                format_args!("{app}: its {what} is too slow; {lost} lines were lost"),
+            ),
         }
     }
 }

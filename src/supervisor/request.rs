@@ -60,7 +60,7 @@ pub fn request(settings: &Settings, ask: Ask, data: Option<Data>) -> Result<()> 
                 let message = format!("cannot load {}: {reason}\n{traceback}", settings.target);
                 return Err(Error::new(Exit::Config, message.trim_end()));
             }
-            Said::Nothing | Said::Ready { .. } | Said::Answer(_) => {}
+            Said::Nothing | Said::Touched | Said::Ready { .. } | Said::Answer(_) => {}
         }
         if let Some(ended) = ended {
             let message = format!("{what}: the process of the application ended, {ended}");

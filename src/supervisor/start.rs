@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use super::daemon::{Launch, Side};
 use super::hand_over::{HandOver, Task};
 use super::hosting::Porter;
 use super::logs::Logs;
+use super::orphans::Orphans;
 use super::pid_file::PidFile;
 use super::record::Birth;
 use super::service::{Phase, Service};
@@ -119,6 +121,7 @@ fn serve(
         }
     };
     let birth = Birth::now();
+    let orphans = host.as_ref().map(|_| Orphans::adopt());
     let mut supervisor = Supervisor {
         arguments,
         apps,
@@ -133,6 +136,8 @@ fn serve(
         control,
         birth,
         pid_file,
+        orphans,
+        users: BTreeSet::new(),
     };
     supervisor.keep_listeners();
     let now = clock::now();
@@ -223,10 +228,12 @@ pub(super) fn resume(
         app.own_files(state);
     }
     control.own_files(&handed.doors);
+    let host = served.host();
+    let orphans = host.as_ref().map(|_| Orphans::resume(handed.foreign));
     let mut supervisor = Supervisor {
         arguments,
         apps,
-        host: served.host(),
+        host,
         porter: Porter::default(),
         signals,
         service: service(),
@@ -237,6 +244,8 @@ pub(super) fn resume(
         control,
         birth: handed.birth.unwrap_or_else(Birth::now),
         pid_file,
+        orphans,
+        users: BTreeSet::new(),
     };
     match task {
         Task::Return { .. } => log::warning!("upgrade failed; {VERSION} goes on serving"),

@@ -65,11 +65,20 @@ pub struct Mounts {
     pub empty: Vec<CString>,
 }
 
-/// A rule about a directory that is mounted in the child only: by its inode, so made there.
+/// What may be done below a directory. It is looked for in the child: some are mounted there only, and others
+/// may be on a file system that does not answer. What is not there needs no rule.
 #[derive(Debug)]
-pub struct LateRule {
+pub struct Rule {
     pub path: CString,
     /// Bits of landlock(7) that this kernel knows.
+    pub access: u64,
+}
+
+/// The program that is to be executed: where it is in truth is found in the child, too.
+#[derive(Debug)]
+pub struct Program {
+    pub path: CString,
+    /// What may be done below the directory in which it is installed.
     pub access: u64,
 }
 
@@ -90,7 +99,8 @@ pub struct Isolation {
     pub mounts: Option<Mounts>,
     /// A ruleset (landlock_create_ruleset(2)).
     pub landlock: Option<OwnedFd>,
-    pub late_rules: Vec<LateRule>,
+    pub rules: Vec<Rule>,
+    pub program: Option<Program>,
     pub seccomp: Vec<BpfProgram>,
     /// Where refused steps are told: two numbers of four bytes each.
     pub report: Option<OwnedFd>,
@@ -108,15 +118,22 @@ impl Isolation {
         if let Some(procs) = &self.cgroup {
             self.tell(Step::Cgroup, nix::unistd::write(procs, b"0").map(drop));
         }
+        let mut place = Place::new();
+        if let Some(program) = &self.program {
+            place.find(&program.path);
+        }
         if let Some(mounts) = &self.mounts {
             match enter_namespace() {
-                Ok(()) => self.arrange(mounts),
+                Ok(()) => self.arrange(mounts, &place),
                 Err(errno) => self.tell(Step::MountNamespace, Err(errno)),
             }
         }
         if let Some(ruleset) = &self.landlock {
-            for rule in &self.late_rules {
-                self.tell(Step::Landlock, add_rule(ruleset, rule));
+            for Rule { path, access } in &self.rules {
+                self.tell(Step::Landlock, allow(ruleset, path, *access));
+            }
+            if let (Some(program), Some(prefix)) = (&self.program, place.prefix()) {
+                self.tell(Step::Landlock, allow(ruleset, prefix, program.access));
             }
         }
     }
@@ -130,8 +147,9 @@ impl Isolation {
         }
     }
 
-    fn arrange(&self, mounts: &Mounts) {
-        for path in &mounts.writable {
+    fn arrange(&self, mounts: &Mounts, program: &Place) {
+        let writable = || mounts.writable.iter().filter(|path| is_directory(path));
+        for path in writable() {
             let bound = mount(
                 Some(path.as_c_str()),
                 path.as_c_str(),
@@ -142,10 +160,12 @@ impl Isolation {
             self.tell(Step::Writable, bound);
         }
         self.tell(Step::ReadOnly, set_attributes(c"/", READ_ONLY, 0));
-        for path in &mounts.writable {
+        for path in writable() {
             self.tell(Step::Writable, set_attributes(path, 0, READ_ONLY));
         }
-        for path in &mounts.empty {
+        // What is needed must not be covered.
+        let empty = mounts.empty.iter().filter(|path| !program.is_below(path));
+        for path in empty.filter(|path| is_directory(path)) {
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
             let data = Some(c"mode=1777,size=25%");
             let made = mount(Some(c"tmpfs"), path.as_c_str(), Some(c"tmpfs"), flags, data);
@@ -243,17 +263,30 @@ pub fn landlock_version() -> i64 {
     version.max(0)
 }
 
-fn add_rule(ruleset: &OwnedFd, rule: &LateRule) -> nix::Result<()> {
+fn open_directory(path: &CStr) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    nix::fcntl::open(path, flags, Mode::empty())
+}
+
+fn is_directory(path: &CStr) -> bool {
+    open_directory(path).is_ok()
+}
+
+fn allow(ruleset: &OwnedFd, path: &CStr, access: u64) -> nix::Result<()> {
     #[repr(C, packed)]
     struct Beneath {
         access: u64,
         parent: i32,
     }
     const PATH_BENEATH: libc::c_int = 1;
-    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-    let parent = nix::fcntl::open(rule.path.as_c_str(), flags, Mode::empty())?;
+    let parent = match open_directory(path) {
+        Ok(parent) => parent,
+        // It is not there, or not for us to see.
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EACCES) => return Ok(()),
+        Err(errno) => return Err(errno),
+    };
     let beneath = Beneath {
-        access: rule.access,
+        access,
         parent: parent.as_raw_fd(),
     };
     // SAFETY: landlock_add_rule(2) reads a `landlock_path_beneath_attr`, which this is.
@@ -267,6 +300,68 @@ fn add_rule(ruleset: &OwnedFd, rule: &LateRule) -> nix::Result<()> {
         )
     };
     Errno::result(done).map(drop)
+}
+
+/// Where a program is once all links are followed, found without allocating.
+struct Place {
+    path: [u8; Place::LONGEST],
+    length: usize,
+}
+
+impl Place {
+    const LONGEST: usize = libc::PATH_MAX as usize;
+
+    fn new() -> Place {
+        Place {
+            path: [0; Place::LONGEST],
+            length: 0,
+        }
+    }
+
+    fn find(&mut self, program: &CStr) {
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        let Ok(opened) = nix::fcntl::open(program, flags, Mode::empty()) else {
+            return;
+        };
+        let mut link = [0; 40];
+        let start = b"/proc/self/fd/";
+        link[..start.len()].copy_from_slice(start);
+        let mut number = opened.as_raw_fd();
+        let digits = (1..).find(|count| number < 10i32.saturating_pow(*count));
+        let digits = digits.unwrap_or_default() as usize;
+        for digit in link[start.len()..start.len() + digits].iter_mut().rev() {
+            *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
+            number /= 10;
+        }
+        // SAFETY: readlink(2) reads a text that ends in NUL, which `link` still has behind it, and writes as
+        // many bytes as it is told at most; one is left for a NUL.
+        let length = unsafe {
+            libc::readlink(
+                link.as_ptr().cast(),
+                self.path.as_mut_ptr().cast(),
+                Place::LONGEST - 1,
+            )
+        };
+        self.length = usize::try_from(length).unwrap_or_default();
+    }
+
+    fn is_below(&self, directory: &CStr) -> bool {
+        let rest = self.path[..self.length].strip_prefix(directory.to_bytes());
+        rest.is_some_and(|rest| rest.starts_with(b"/"))
+    }
+
+    /// `/srv/shop/venv` of `/srv/shop/venv/bin/python`.
+    fn prefix(&mut self) -> Option<&CStr> {
+        let slash = |path: &[u8]| path.iter().rposition(|byte| *byte == b'/');
+        let directory = slash(&self.path[..self.length])?;
+        let length = match slash(&self.path[..directory])? {
+            0 => directory,
+            above => above,
+        };
+        self.path[length] = 0;
+        self.length = length;
+        CStr::from_bytes_until_nul(&self.path).ok()
+    }
 }
 
 // The same for all architectures.
@@ -301,6 +396,25 @@ pub fn read_report(pipe: OwnedFd) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_is_installed_where_its_links_lead() {
+        let name = format!("rswsgi-place-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(directory.join("venv/bin")).unwrap();
+        let link = directory.join("venv/bin/python");
+        std::os::unix::fs::symlink("/usr/bin/env", &link).unwrap();
+        let text = |path: &std::path::Path| CString::new(path.to_str().unwrap()).unwrap();
+        let mut place = Place::new();
+        place.find(&text(&link));
+        assert!(place.is_below(c"/usr") && !place.is_below(c"/us") && !place.is_below(c"/tmp"));
+        assert_eq!(place.prefix(), Some(c"/usr"));
+        let mut place = Place::new();
+        place.find(c"/no/such/program");
+        assert!(!place.is_below(c"/no"));
+        assert_eq!(place.prefix(), None);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
 
     #[test]
     fn what_was_refused_is_read_and_nonsense_is_not() {

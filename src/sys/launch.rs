@@ -16,7 +16,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::isolation::Isolation;
 use super::privileges::Privileges;
-use super::process::{Child, exit_now, preparation, start};
+use super::process::{Child, Stage, exit_now, preparation, start};
 
 /// What has become of it.
 pub struct Launch {
@@ -24,13 +24,20 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// Why it could not be executed, once the child has ended.
-    pub fn refused(&self) -> Option<io::Error> {
-        let mut number = [0; 4];
-        match nix::unistd::read(&self.told, &mut number) {
-            Ok(4) => Some(io::Error::from_raw_os_error(i32::from_le_bytes(number))),
-            _ => None,
-        }
+    /// What could not be done and why, once the child has ended.
+    pub fn refused(&self) -> Option<(Stage, io::Error)> {
+        let mut told = [0; 5];
+        let Ok(5) = nix::unistd::read(&self.told, &mut told) else {
+            return None;
+        };
+        let [stage, number @ ..] = told;
+        let stage = match stage {
+            stage if stage == Stage::Entering as u8 => Stage::Entering,
+            stage if stage == Stage::Executing as u8 => Stage::Executing,
+            _ => Stage::Preparing,
+        };
+        let error = io::Error::from_raw_os_error(i32::from_le_bytes(number));
+        Some((stage, error))
     }
 }
 
@@ -38,7 +45,7 @@ impl Launch {
 const NOT_EXECUTED: i32 = 126;
 
 /// As [`super::process::spawn_isolated`], except that the program may be executed later, or not at all: then
-/// the child ends. Nothing is inherited but `pass` and the standard streams.
+/// the child ends. Orphans among its descendants become its children. Nothing is inherited but `pass` and the standard streams.
 ///
 /// # Errors
 /// Those of fork(2) and of preparing it.
@@ -61,11 +68,15 @@ pub fn launch(
     let become_it = move || {
         // The library that has forked waits for the end of a pipe; this is it.
         close_others(&kept);
-        let errno = match prepare() {
-            Ok(()) => image.execute(),
-            Err(error) => error.raw_os_error().unwrap_or(libc::EINVAL),
+        // Of what it leaves behind: told apart from what others do.
+        let _ = super::family::adopt_orphans();
+        let (stage, errno) = match prepare() {
+            Ok(()) => (Stage::Executing, image.execute()),
+            Err((stage, error)) => (stage, error.raw_os_error().unwrap_or(libc::EINVAL)),
         };
-        let _ = nix::unistd::write(&tell, &errno.to_le_bytes());
+        let mut told = [stage as u8; 5];
+        told[1..].copy_from_slice(&errno.to_le_bytes());
+        let _ = nix::unistd::write(&tell, &told);
         exit_now(NOT_EXECUTED)
     };
     // SAFETY: between fork and exec `become_it` makes system calls only; it neither allocates nor takes a
@@ -164,17 +175,22 @@ mod tests {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use std::os::fd::AsFd;
 
-    fn run(command: Command, pass: &[BorrowedFd<'_>]) -> (Ended, Option<i32>) {
+    type Refused = Option<(Stage, Option<i32>)>;
+
+    fn run(
+        command: Command,
+        pass: &[BorrowedFd<'_>],
+        directory: Option<&Path>,
+    ) -> (Ended, Refused) {
         let privileges = Privileges::default();
-        let launched = launch(command, pass, privileges, None, Isolation::default());
+        let launched = launch(command, pass, privileges, directory, Isolation::default());
         let (child, launch) = launched.unwrap();
         let mut fds = [PollFd::new(child.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::from(30_000u16)).unwrap();
         let ended = child.try_reap().unwrap().expect("it has ended");
-        (
-            ended,
-            launch.refused().and_then(|error| error.raw_os_error()),
-        )
+        let refused = launch.refused();
+        let refused = refused.map(|(stage, error)| (stage, error.raw_os_error()));
+        (ended, refused)
     }
 
     #[test]
@@ -188,12 +204,19 @@ mod tests {
         );
         command.args(["-c", &script, "sh", "one"]);
         command.env("ADDED", "two").env_remove("HOME");
-        assert_eq!(run(command, &[kept.0.as_fd()]), (Ended::Exited(0), None));
+        let ended = run(command, &[kept.0.as_fd()], None);
+        assert_eq!(ended, (Ended::Exited(0), None));
     }
 
     #[test]
     fn what_cannot_be_executed_is_told() {
-        let ended = run(Command::new("/no/such/program"), &[]);
-        assert_eq!(ended, (Ended::Exited(NOT_EXECUTED), Some(libc::ENOENT)));
+        for (program, directory, stage) in [
+            ("/no/such/program", None, Stage::Executing),
+            ("/bin/true", Some("/no/such/directory"), Stage::Entering),
+        ] {
+            let ended = run(Command::new(program), &[], directory.map(Path::new));
+            let refused = Some((stage, Some(libc::ENOENT)));
+            assert_eq!(ended, (Ended::Exited(NOT_EXECUTED), refused));
+        }
     }
 }

@@ -7,6 +7,7 @@ pub mod account;
 pub mod append;
 pub mod clock;
 pub mod diag;
+pub mod family;
 pub mod fd;
 pub mod forks;
 pub mod heap;

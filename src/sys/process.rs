@@ -154,7 +154,8 @@ pub fn spawn_isolated(
     directory: Option<&Path>,
     isolation: Isolation,
 ) -> io::Result<Child> {
-    let prepare = preparation(pass, privileges, directory, isolation)?;
+    let mut prepare = preparation(pass, privileges, directory, isolation)?;
+    let prepare = move || prepare().map_err(|(_, error)| error);
     // SAFETY: between fork and exec `prepare` makes system calls only; it neither allocates nor
     // takes a lock.
     unsafe { command.pre_exec(prepare) };
@@ -168,36 +169,50 @@ pub(super) fn start(mut command: Command) -> io::Result<Child> {
     Child::adopt(Pid::from_raw(pid))
 }
 
+/// Where a child was before it could execute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Stage {
+    Preparing = 1,
+    /// The directory in which it is to work.
+    Entering,
+    Executing,
+}
+
 /// What a child does between fork and exec.
 pub(super) fn preparation(
     pass: &[BorrowedFd<'_>],
     privileges: Privileges,
     directory: Option<&Path>,
     isolation: Isolation,
-) -> io::Result<impl FnMut() -> io::Result<()> + Send + Sync + 'static> {
+) -> io::Result<impl FnMut() -> Result<(), (Stage, io::Error)> + Send + Sync + 'static> {
     let pass: Vec<RawFd> = pass.iter().map(|fd| fd.as_raw_fd()).collect();
     let directory = directory
         .map(|path| CString::new(path.as_os_str().as_bytes()))
         .transpose()?;
     let parent = nix::unistd::getpid();
+    let preparing = |error: io::Error| (Stage::Preparing, error);
     Ok(move || {
         super::signal::reset_all();
+        // What comes next may take long.
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|errno| preparing(errno.into()))?;
         isolation.before_drop();
-        privileges.apply()?;
-        if let Some(directory) = &directory {
-            nix::unistd::chdir(directory.as_c_str())?;
-        }
+        privileges.apply().map_err(preparing)?;
         // A change of credentials takes it away again: prctl(2), PR_SET_PDEATHSIG.
-        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|errno| preparing(errno.into()))?;
         if nix::unistd::getppid() != parent {
-            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+            return Err(preparing(io::Error::from_raw_os_error(libc::ESRCH)));
+        }
+        if let Some(directory) = &directory {
+            let entered = nix::unistd::chdir(directory.as_c_str());
+            entered.map_err(|errno| (Stage::Entering, errno.into()))?;
         }
         isolation.close_strays();
         for &fd in &pass {
             // SAFETY: fcntl(2) on a descriptor number reads no memory of ours; the descriptor is
             // open, because the parent borrows it for the length of the call to `spawn`.
             if unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } == -1 {
-                return Err(io::Error::last_os_error());
+                return Err(preparing(io::Error::last_os_error()));
             }
         }
         // At last: from here on only what it allows.

@@ -31,6 +31,12 @@ def answer_ready_yet(environ):
     return "ready"
 
 
+def answer_wait_at_gate(environ):
+    note("waiting at the gate")
+    wait_at("gate")
+    return "passed"
+
+
 def answer_pid(environ):
     return str(os.getpid())
 

@@ -154,7 +154,7 @@ fn the_server_stops_as_asked_and_its_socket_goes() {
         assert_eq!(control.line(), "");
         assert_eq!(server.wait_exit().code(), Some(0));
         assert!(!path.exists());
-        assert!(server.log.text().contains(piece));
+        server.log.wait_for(piece);
     }
 }
 

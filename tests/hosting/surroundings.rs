@@ -81,6 +81,12 @@ fn top_shows_every_app() {
         return;
     }
     let hosted = two("on-demand = true\n").start();
+    for verb in [&["top", "--once"][..], &["stats"]] {
+        let said = hosted.ctl(&[&["--app", "shop"], verb].concat()).done();
+        assert!(said.out.contains("at rest"), "{said:?}");
+    }
+    let said = hosted.ctl(&["--app", "shop", "top", "--once"]).done();
+    assert!(said.out.contains("no process"), "{said:?}");
     hosted.get("shop", "/").assert_text("some");
     hosted.ctl(&["top", "--once"]).done().shows(&["(1/2)"]);
     for (name, target) in [("shop", "some"), ("blog", "other")] {

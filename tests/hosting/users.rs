@@ -39,7 +39,7 @@ pub fn hosting(host: &str) -> Option<Hosting> {
 
 /// `rswsgictl` of another user: exit status and what it printed.
 #[track_caller]
-fn ctl_as(hosted: &Hosted, user: u32, words: &[&str]) -> (Option<i32>, String) {
+pub fn ctl_as(hosted: &Hosted, user: u32, words: &[&str]) -> (Option<i32>, String) {
     let output = Command::new("setpriv")
         .args([format!("--reuid={user}"), format!("--regid={user}")])
         .arg("--clear-groups")
@@ -135,7 +135,7 @@ fn without_being_asked_for_users_may_not_even_connect() {
 }
 
 /// Puts a file of this user into the directory for them.
-fn put(place: PathBuf, user: u32, text: &str) {
+pub fn put(place: PathBuf, user: u32, text: &str) {
     fs::write(&place, text).expect("a file");
     fs::set_permissions(&place, fs::Permissions::from_mode(0o644)).expect("it is ours");
     chown(&place, Some(user), Some(user)).expect("as root");
@@ -169,6 +169,7 @@ fn a_file_of_a_user_is_an_app_of_that_user_under_strict_rules() {
         ("nobody.port", "bind = ':0'"),
         ("nobody.many", "workers = 100"),
         ("nobody.log", "log = '/etc/passwd'"),
+        ("nobody.reload", "reload = true"),
     ] {
         put(name(file), NOBODY, &format!("target = 'some'\n{line}\n"));
     }
@@ -194,6 +195,7 @@ fn a_file_of_a_user_is_an_app_of_that_user_under_strict_rules() {
         ("nobody.port", "may listen only at unix:"),
         ("nobody.many", "workers: at most 1"),
         ("nobody.log", "log is a setting of the server as a whole"),
+        ("nobody.reload", "reload is for the administrator"),
         ("daemon", "it belongs to nobody"),
         ("root", "it belongs to root"),
         ("nobody.link", "it is a link"),

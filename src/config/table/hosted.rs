@@ -26,8 +26,8 @@ pub const RESTART_FILE: Setting = Setting {
     value: "FILE",
     kind: Path,
     help: "File that asks for a reload of the application when it is touched",
-    long_help: "A relative one starts in --chdir. It is looked at every second while the application serves, and only \
-        its time is.",
+    long_help: "A relative one starts in --chdir. It is looked at every second while the application serves, by the \
+        user of the application, and only its time is.",
     ..APPLICATION
 };
 

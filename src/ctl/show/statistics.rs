@@ -38,6 +38,7 @@ fn title(app: &App) -> String {
 fn lines(app: &App, paint: Paint) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
     match app.generations.is_empty() {
+        true if app.state == "at rest" => lines.push(("generation", "none: at rest".to_owned())),
         true => lines.push(("generation", paint.red("none"))),
         false => lines.extend(
             app.generations

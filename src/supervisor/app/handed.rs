@@ -58,6 +58,7 @@ impl App {
                 ends: relay.ends().map(|end| end.as_raw_fd()),
             }),
             was: self.was.hand_over(),
+            verbosity: self.verbosity,
         }))
     }
 
@@ -127,7 +128,7 @@ impl App {
             Some(number) => serving(&settings, number),
             None => String::new(),
         };
-        Ok(Self {
+        let app = Self {
             listeners: listeners.collect::<Result<_>>()?,
             was: Broker::resume(&state.was)?,
             generations: generations.collect::<Result<_>>()?,
@@ -148,14 +149,17 @@ impl App {
             tail: Tail::default(),
             sweep: None,
             own_logs: OwnLogs::of(&settings),
+            verbosity: state.verbosity,
             status,
             progress: Progress::default(),
             settings,
-        })
+        };
+        Ok(app)
     }
 
     /// Once all is taken over: from now on socket files are removed by this program.
     pub fn own_files(&mut self, state: &AppState) {
+        self.pass_level_on();
         for (listener, handed) in self.listeners.iter_mut().zip(&state.listeners) {
             listener.own_file(handed);
         }

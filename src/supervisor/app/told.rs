@@ -53,25 +53,37 @@ impl App {
             (Told::StartsAfter(delay), _) => {
                 self.status = format!("nothing serves {}: starting again", self.settings.target);
                 let millis = delay / MILLISECOND;
-                log::info!(
-                    "{}starting the next generation in {millis} ms",
-                    self.prefix()
+                let prefix = self.prefix();
+                self.say(
+                    Level::Info,
+                    format_args!("{prefix}starting the next generation in {millis} ms"),
                 );
             }
             (Told::Superseded(number), _) => {
                 let prefix = self.prefix();
-                log::info!("{prefix}giving up generation {number}: another reload takes its place");
+                self.say(
+                    Level::Info,
+                    format_args!(
+                        "{prefix}giving up generation {number}: another reload takes its place"
+                    ),
+                );
             }
-            (Told::Waits(leaving), _) => log::warning!(
-                "{}the reload waits: {leaving} generations have not left yet, see --graceful-timeout",
-                self.prefix()
+            (Told::Waits(leaving), _) => self.say(
+                Level::Warning,
+                format_args!(
+                    "{}the reload waits: {leaving} generations have not left yet, see --graceful-timeout",
+                    self.prefix()
+                ),
             ),
             (Told::Late(number), _) => self.late(number),
             (Told::Overdue(number), _) => {
                 return self.with(number, |generation| {
                     let who = generation.describe();
                     let prefix = self.prefix();
-                    log::warning!("{prefix}{who} does not leave in time: killing its master");
+                    self.say(
+                        Level::Warning,
+                        format_args!("{prefix}{who} does not leave in time: killing its master"),
+                    );
                 });
             }
         }
@@ -80,7 +92,8 @@ impl App {
 
     fn serves(&mut self, number: Number, cause: Cause, now: Nanos) -> Option<News> {
         let index = self.index(number)?;
-        self.settings = self.generations[index].settings.clone();
+        let settings = self.generations[index].settings.clone();
+        self.become_of(settings);
         if self.explains(number) {
             self.status = format!(
                 "{} cannot be loaded: waiting for a change",
@@ -92,7 +105,6 @@ impl App {
         if let Some(text) = self.held.take() {
             self.show(&text);
         }
-        let generation = &self.generations[index];
         self.status = serving(&self.settings, number);
         self.presence.came_up(&self.settings);
         self.own_logs.renew(&self.settings);
@@ -101,17 +113,21 @@ impl App {
             self.tally.reloads += 1;
             self.reload = Some(reload.succeeded(number, now));
         }
-        log::info!(
-            "{prefix}{}serving {} on {} with {} (Python {}, generation {number}, {} ms)",
-            match cause {
-                Cause::Reload => "reloaded: ",
-                Cause::First | Cause::Restart => "",
-            },
-            self.settings.target,
-            net::serves(&self.listeners),
-            workers(self.settings.workers.resolve(cpus())),
-            generation.python,
-            generation.millis_since_start(now),
+        let generation = &self.generations[index];
+        let how = match cause {
+            Cause::Reload => "reloaded: ",
+            Cause::First | Cause::Restart => "",
+        };
+        self.say(
+            Level::Info,
+            format_args!(
+                "{prefix}{how}serving {} on {} with {} (Python {}, generation {number}, {} ms)",
+                self.settings.target,
+                net::serves(&self.listeners),
+                workers(self.settings.workers.resolve(cpus())),
+                generation.python,
+                generation.millis_since_start(now),
+            ),
         );
         Some(News::Settled)
     }

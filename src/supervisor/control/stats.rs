@@ -80,7 +80,11 @@ impl View<'_> {
         AppStats {
             name: app.settings.name.clone(),
             target: app.settings.target.to_string(),
-            status: app.status.clone(),
+            state: app.condition().into(),
+            status: match app.status.is_empty() {
+                true => app.condition().into(),
+                false => app.status.clone(),
+            },
             generation: serving.map(|generation| self.generation(app, generation)),
             generations: app
                 .generations

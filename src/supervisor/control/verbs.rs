@@ -16,6 +16,7 @@ use crate::link::{Order, Ticket};
 use crate::log;
 use crate::supervisor::app::{App, News};
 use crate::supervisor::generation::Generation;
+use crate::supervisor::verbosity::By;
 use crate::supervisor::{Course, ONE_CONNECTION, Supervisor};
 use crate::sys::clock::{self, MILLISECOND, Nanos, SECOND};
 
@@ -150,17 +151,52 @@ impl Supervisor {
                 Ok(Some(Reply::Reopened {}))
             }
             Verb::LogLevel { level } => {
-                if let Some(name) = level {
-                    let level = log::Level::from_name(name).ok_or_else(|| {
-                        let text = "a level is error, warning, info or debug";
-                        Refused::new(Kind::BadArgument, text)
-                    })?;
-                    self.set_log_level(level);
-                }
-                let level = log::level().name().into();
-                Ok(Some(Reply::Level(Level { level })))
+                let apps = match named {
+                    Some(_) if self.host.is_some() => apps,
+                    _ => Vec::new(),
+                };
+                self.log_level(&apps, level.as_deref(), role).map(Some)
             }
         }
+    }
+
+    /// Shows or sets the level of these apps, or of the server.
+    fn log_level(
+        &mut self,
+        apps: &[usize],
+        level: Option<&str>,
+        role: Role,
+    ) -> Result<Reply, Refused> {
+        let refuse = |text: String| Refused::new(Kind::BadArgument, text);
+        let level = level.map(|name| {
+            log::Level::from_name(name)
+                .ok_or_else(|| refuse("a level is error, warning, info or debug".into()))
+        });
+        let level = level.transpose()?;
+        let by = match role.owner() {
+            Some(_) => By::User,
+            None => By::Admin,
+        };
+        let Some(app) = apps.first().map(|index| &mut self.apps[*index]) else {
+            if let Some(level) = level {
+                self.set_log_level(level);
+            }
+            let level = log::level().name().into();
+            return Ok(Reply::Level(Level { level }));
+        };
+        if let Some(level) = level {
+            let most = app.level_if(level, by);
+            if most != level {
+                return Err(refuse(format!(
+                    "in the log of the server {} is as much as there is of this app; with app-log it has one of \
+                     its own",
+                    most.name()
+                )));
+            }
+            app.set_level(level, by);
+        }
+        let level = app.level().name().into();
+        Ok(Reply::Level(Level { level }))
     }
 
     /// Indices of the apps that a request is about.
@@ -398,7 +434,8 @@ fn may(role: Role, request: Request) -> Result<Request, Refused> {
         Role::Looking if request.verb.only_reads() => Ok(request),
         Role::Owner(_) if request.verb.is_for_users() => {
             // Of which app, has to be said; there is no way to stop or reload all of one's own.
-            let steers = !request.verb.only_reads();
+            let steers =
+                !request.verb.only_reads() || matches!(request.verb, Verb::LogLevel { .. });
             match request.app.is_none() && steers {
                 true => Err(Refused::new(Kind::NoPermission, "say which of your apps")),
                 false => Ok(request),

@@ -5,7 +5,7 @@
 use super::{Disabled, Host};
 use crate::config::{self, AppFile, Change, Invocation, Place, Settings};
 use crate::error::{Error, Exit, Result};
-use crate::log;
+use crate::log::{self, Level};
 use crate::net::{self, Kept, Listener, Passed};
 use crate::supervisor::app::{App, News};
 use crate::supervisor::{Supervisor, check, configuration};
@@ -244,7 +244,8 @@ impl Supervisor {
     fn remove_missing(&mut self, files: &[AppFile], outcome: &mut Outcome, now: Nanos) {
         for app in self.apps.iter_mut().filter(|app| !app.is_retired()) {
             if !files.iter().any(|file| file.name == app.settings.name) {
-                log::info!("{}: its file is gone", app.settings.name);
+                let name = &app.settings.name;
+                app.say(Level::Info, format_args!("{name}: its file is gone"));
                 outcome.removed.push(app.settings.name.clone());
                 app.retire(now);
             }
@@ -268,7 +269,12 @@ impl Supervisor {
                 outcome.reloaded.push(name);
                 app.replace_by(app.settings.clone(), now);
             }
-            (Some(Change::Reload(settings)), Some(app)) => {
+            (Some(Change::Level(settings)), Some(app))
+                if force == Force::No && !app.is_failing() =>
+            {
+                app.take_level(&settings);
+            }
+            (Some(Change::Reload(settings) | Change::Level(settings)), Some(app)) => {
                 if force == Force::Yes || !app.is_at_rest() || app.is_failing() {
                     outcome.reloaded.push(name);
                     app.replace_by(*settings, now);
@@ -277,10 +283,11 @@ impl Supervisor {
                 }
             }
             (Some(change @ (Change::Move | Change::Handover)), Some(app)) => {
-                match change {
-                    Change::Handover => log::info!("{name}: it is another user's now"),
-                    _ => log::info!("{name}: it listens elsewhere now"),
-                }
+                let what = match change {
+                    Change::Handover => "it is another user's now",
+                    _ => "it listens elsewhere now",
+                };
+                app.say(Level::Info, format_args!("{name}: {what}"));
                 app.retire(now);
                 self.add(file, force, outcome, now);
             }
@@ -310,13 +317,13 @@ impl Supervisor {
                 outcome.mistakes.push((name, disabled.reason.clone()));
             }
         } else {
-            log::info!("{name}: new");
-            outcome.added.push(name);
-            if let Some(app) = self.apps.last_mut()
-                && !app.settings.presence.on_demand
-            {
-                app.want(now);
+            if let Some(app) = self.apps.last_mut() {
+                app.say(Level::Info, format_args!("{name}: new"));
+                if !app.settings.presence.on_demand {
+                    app.want(now);
+                }
             }
+            outcome.added.push(name);
         }
     }
 

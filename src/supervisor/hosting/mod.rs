@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use nix::poll::PollFd;
 
 use crate::config::Settings;
-use crate::log;
+use crate::log::Level;
 use crate::net::{Kept, Listener, Passed};
 use crate::schedule::turns::{self, Bounds, Choice};
 use crate::supervisor::app::{App, News};
@@ -173,7 +173,8 @@ impl Supervisor {
         self.apps.retain(|app| {
             let is_over = app.is_retired() && app.is_gone();
             if is_over {
-                log::info!("removed {}: {}", app.settings.name, app.totals());
+                let (name, totals) = (&app.settings.name, app.totals());
+                app.say(Level::Info, format_args!("removed {name}: {totals}"));
             }
             !is_over
         });

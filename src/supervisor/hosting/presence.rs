@@ -2,14 +2,12 @@
 
 #![forbid(unsafe_code)]
 
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-
 use nix::unistd::geteuid;
 
 use crate::config::Settings;
-use crate::log;
+use crate::log::Level;
 use crate::net::Listener;
+use crate::schedule::Number;
 use crate::schedule::turns::Claim;
 use crate::scoreboard::{Row, State};
 use crate::supervisor::app::{App, News};
@@ -54,25 +52,16 @@ pub struct Presence {
     is_retired: bool,
     /// What is wrong with its file, although it goes on with what that was before.
     pub mistake: Option<String>,
-    /// The file that asks for a reload, as it was when the app was started.
-    restart_seen: Option<Mark>,
-    /// When it is looked at again.
-    restart_look: Nanos,
+    /// Before that no touch of the file that asks for a reload counts.
+    touch_counts_at: Nanos,
     /// Whose app it is.
     pub owner: u32,
     /// Connections that were turned away.
     pub turned_away: u64,
 }
 
-/// What tells one touch from the next: the time of the last change, and the file.
-type Mark = (i64, i64, u64);
-
-const LOOK_EVERY: Nanos = SECOND;
-
-fn mark(file: &Path) -> Option<Mark> {
-    let metadata = file.symlink_metadata().ok()?;
-    Some((metadata.mtime(), metadata.mtime_nsec(), metadata.ino()))
-}
+/// Between two reloads because of the file that asks for them: its user may touch it as often as that.
+const TOUCH: Nanos = SECOND;
 
 /// An app that has just answered is not taken for idle.
 const IDLE_AT_LEAST: Nanos = SECOND;
@@ -94,12 +83,6 @@ impl Presence {
         self.has_failed = false;
         self.closed = None;
         self.belongs_to(settings);
-    }
-
-    /// From now on a touch of this file counts.
-    pub fn begins(&mut self, settings: &Settings, now: Nanos) {
-        self.restart_seen = settings.presence.restart_file.as_deref().and_then(mark);
-        self.restart_look = now + LOOK_EVERY;
     }
 
     pub fn did_not_come_up(&mut self) {
@@ -232,35 +215,28 @@ impl App {
             _ => None,
         };
         let given_up = self.given_up_at();
-        let look = self.restart_look();
         self.rests_at()
             .into_iter()
             .chain(until)
             .chain(given_up)
-            .chain(look)
             .min()
     }
 
-    fn restart_look(&self) -> Option<Nanos> {
-        let serves = self.serving().is_some() && !self.is_reloading();
-        let watched = self.settings.presence.restart_file.is_some() && serves;
-        watched.then_some(self.presence.restart_look)
-    }
-
-    fn look_for_restart(&mut self, now: Nanos) {
-        if self.restart_look().is_none_or(|at| at > now) {
-            return;
-        }
-        self.presence.restart_look = now + LOOK_EVERY;
-        let Some(file) = &self.settings.presence.restart_file else {
+    /// The master of this generation says that the file that asks for a reload was touched.
+    pub fn was_touched(&mut self, number: Number, now: Nanos) {
+        let Some(file) = self.settings.presence.restart_file.clone() else {
             return;
         };
-        let found = mark(file);
-        if found.is_some() && found != self.presence.restart_seen {
-            log::info!("{}: {} was touched", self.settings.name, file.display());
-            self.presence.restart_seen = found;
-            self.replace_by(self.settings.clone(), now);
+        let serves = self
+            .serving()
+            .is_some_and(|serving| serving.number == number);
+        if !serves || self.is_reloading() || now < self.presence.touch_counts_at {
+            return;
         }
+        self.presence.touch_counts_at = now + TOUCH;
+        let (name, file) = (&self.settings.name, file.display());
+        self.say(Level::Info, format_args!("{name}: {file} was touched"));
+        self.replace_by(self.settings.clone(), now);
     }
 
     /// When those who wait for it are told that it is not going to serve.
@@ -278,11 +254,13 @@ impl App {
         {
             self.presence.closed = None;
         }
-        self.look_for_restart(now);
         if self.given_up_at().is_some_and(|at| at <= now) {
-            log::warning!(
-                "{}: there was no room within --max-processes for it in time; its clients are turned away",
-                self.settings.name
+            self.say(
+                Level::Warning,
+                format_args!(
+                    "{}: there was no room for it in time (--max-processes, --max-starting); its clients are turned away",
+                    self.settings.name
+                ),
             );
             self.presence.wants_since = None;
             self.presence.closed = Some(Closed::Until(now + SECOND));
@@ -294,7 +272,11 @@ impl App {
 
     /// Its processes leave; the next connection wakes it.
     pub fn go_to_rest(&mut self, why: &str, now: Nanos) {
-        log::info!("{}: its processes leave: {why}", self.settings.name);
+        let name = &self.settings.name;
+        self.say(
+            Level::Info,
+            format_args!("{name}: its processes leave: {why}"),
+        );
         self.status = "at rest".into();
         self.presence.wants_since = None;
         self.come_to_rest(now);
@@ -341,7 +323,7 @@ impl App {
                 if self.serving().is_none() {
                     // There is nothing to go back to.
                     self.own_logs.renew(&next);
-                    self.settings = (*next).clone();
+                    self.become_of((*next).clone());
                 }
                 self.reload(*next, now)
             }
@@ -354,7 +336,7 @@ impl App {
         if self.is_at_rest() && self.presence.closed.is_none() {
             self.presence.belongs_to(&next);
             self.own_logs.renew(&next);
-            self.settings = next;
+            self.become_of(next);
             if !self.settings.presence.on_demand {
                 self.want(now);
             }

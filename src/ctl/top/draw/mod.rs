@@ -229,6 +229,7 @@ fn facts(model: &Model, stats: &Stats) -> Vec<String> {
         facts.push(match &app.generation {
             Some(it) if it.python.is_empty() => format!("gen {}", it.number),
             Some(it) => format!("gen {}, Python {}", it.number, escape(&it.python)),
+            None if app.generations.is_empty() => "no process".to_owned(),
             None => "not serving".to_owned(),
         });
     }
@@ -240,7 +241,10 @@ fn facts(model: &Model, stats: &Stats) -> Vec<String> {
 
 fn more_facts(model: &Model, stats: &Stats) -> Vec<String> {
     let app = model.current().map(|(app, _)| app);
-    let mut facts = vec![escape(&stats.server.state)];
+    // That of the server is that of all apps, once it leaves.
+    let state = app.map(|app| app.state.as_str());
+    let state = state.filter(|state| stats.server.state == "serving" && !state.is_empty());
+    let mut facts = vec![escape(state.unwrap_or(&stats.server.state))];
     if let Some(app) = app {
         if let Some(reload) = &app.reload {
             facts.push(format!("reload {}", show::reload(reload, Paint::None)));

@@ -224,8 +224,12 @@ fn frames_of_the_first_look() {
     starting.reload = None;
     starting.memory = None;
     starting.latency.buckets.clear();
-    model.look(stats(1.0, vec![starting]));
+    model.look(stats(1.0, vec![starting.clone()]));
     assert_frame("not-serving", &model, 80, 16);
+    starting.generations.clear();
+    starting.state = "at rest".into();
+    model.look(stats(2.0, vec![starting]));
+    assert_frame("at-rest", &model, 80, 16);
 }
 
 #[test]
