@@ -65,44 +65,45 @@ pub fn end(children: &[Pid]) {
     const ROUNDS: usize = 50;
     let mut stopped = BTreeSet::new();
     for _ in 0..ROUNDS {
-        let family = family(children);
-        let fresh: Vec<_> = family
-            .iter()
-            .filter(|(pid, _)| !stopped.contains(*pid))
-            .collect();
+        let mut fresh = family(children);
+        fresh.retain(|(pid, _)| stopped.insert(*pid));
         if fresh.is_empty() {
             break;
         }
         for (pid, parent) in fresh {
-            send(*pid, *parent, Signal::SIGSTOP);
-            stopped.insert(*pid);
+            send(pid, parent, Signal::SIGSTOP);
         }
     }
-    for (pid, parent) in family(children) {
+    // The youngest first: of whom the parent is gone it is not known any more whose it was.
+    for (pid, parent) in family(children).into_iter().rev() {
         send(pid, parent, Signal::SIGKILL);
     }
 }
 
-/// Processes and their parents: these children of ours, and whoever descends from them.
-fn family(children: &[Pid]) -> BTreeMap<Pid, Pid> {
+/// Processes and their parents: these children of ours, and whoever descends from them, each after its
+/// parent.
+fn family(children: &[Pid]) -> Vec<(Pid, Pid)> {
     let own = nix::unistd::getpid();
-    let all = parents();
-    let mut found: BTreeMap<Pid, Pid> = children
-        .iter()
-        .filter(|child| all.get(child) == Some(&own))
-        .map(|child| (*child, own))
-        .collect();
-    loop {
-        let more: Vec<(Pid, Pid)> = all
-            .iter()
-            .filter(|(pid, parent)| found.contains_key(parent) && !found.contains_key(pid))
-            .map(|(pid, parent)| (*pid, *parent))
-            .collect();
-        if more.is_empty() {
-            return found;
+    let mut all = parents();
+    let mut found: Vec<(Pid, Pid)> = Vec::new();
+    for child in children {
+        if all.get(child) == Some(&own) {
+            all.remove(child);
+            found.push((*child, own));
         }
-        found.extend(more);
     }
+    let mut below: BTreeMap<Pid, Vec<Pid>> = BTreeMap::new();
+    for (pid, parent) in all {
+        below.entry(parent).or_default().push(pid);
+    }
+    let mut next = 0;
+    while next < found.len() {
+        let (parent, _) = found[next];
+        let more = below.remove(&parent).unwrap_or_default();
+        found.extend(more.into_iter().map(|pid| (pid, parent)));
+        next += 1;
+    }
+    found
 }
 
 /// By pidfd: the number may be another process's by now.

@@ -97,7 +97,10 @@ fn what_an_app_has_left_running_ends_with_it_however_it_ends() {
     let hosted = two().expect_error("shop").start();
     let (shop, blog) = (one(hosted.dir(), "shop"), one(hosted.dir(), "blog"));
     // While the app is there, it is the app's affair.
-    assert!(master(&hosted, "shop").children().contains(&shop));
+    let parent = master(&hosted, "shop");
+    wait_until("its new parent", || {
+        parent.children().contains(&shop).then_some(())
+    });
     hosted.ctl(&["--app", "shop", "stop"]).done();
     none(hosted.dir(), "shop");
     hosted

@@ -206,7 +206,7 @@ fn only_what_has_changed_is_touched() {
         change("\nworkers = '2..2'\nbind = ':1'\n", ""),
         Change::None
     );
-    let elsewhere = "log-level = 'debug'\naccess-log = 'x'\nmax-processes = 7\n";
+    let elsewhere = "access-log-format = 'common'\naccess-log = 'x'\nmax-processes = 7\n";
     assert_eq!(
         change("bind = ':1'\nworkers = 2\n", elsewhere),
         Change::None
@@ -219,6 +219,11 @@ fn only_what_has_changed_is_touched() {
     assert_eq!(change("bind = ':2'\nworkers = 2\n", ""), Change::Move);
     let user = change("bind = ':1'\nworkers = 2\nuser = 'ann'\n", "");
     assert_eq!(user, Change::Handover);
+    // What is logged of it is told to its processes; nothing is replaced for that.
+    let level = change("bind = ':1'\nworkers = 2\nlog-level = 'error'\n", "");
+    assert!(matches!(level, Change::Level(_)), "{level:?}");
+    let both = change("bind = ':1'\nworkers = 3\nlog-level = 'error'\n", "");
+    assert!(matches!(both, Change::Reload(_)), "{both:?}");
     let backlog = change("bind = ':1'\nworkers = 2\nbacklog = 3\n", "");
     assert_eq!(backlog, Change::Move);
 }
