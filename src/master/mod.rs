@@ -186,9 +186,7 @@ impl Master {
         };
         match self.supervise(py, &mut workers, ready) {
             Turn::Left => {
-                if workers.are_orphaned() && self.assignment.settings.is_hosted() {
-                    wards::end_all();
-                }
+                workers.part_from_wards();
                 leave(py, &self.startup, Threads::Abandon, 0)
             }
             Turn::Worker(newborn) => {
@@ -242,6 +240,7 @@ impl Master {
             }
             while let Some(signal) = self.signals.take() {
                 if let Signal::SIGTERM | Signal::SIGQUIT = signal {
+                    workers.is_signalled();
                     workers.obey(Order::Drain, &self.scoreboard, now);
                 }
             }

@@ -21,6 +21,14 @@ pub struct Wards {
     /// What had ended at the last look.
     ended: BTreeSet<Pid>,
     look_at: Nanos,
+    ended_by: EndedBy,
+}
+
+/// Who ends them when the master leaves.
+enum EndedBy {
+    /// It lets them finish.
+    Supervisor,
+    Master,
 }
 
 impl Wards {
@@ -29,6 +37,20 @@ impl Wards {
             of_the_import: family::children().into_iter().collect(),
             ended: BTreeSet::new(),
             look_at: now + RARELY,
+            ended_by: EndedBy::Supervisor,
+        }
+    }
+
+    /// There may be no supervisor: what was not ordered is a signal that the kernel sends when a thread of the
+    /// supervisor ends, which is before its end of the channel is closed (PR_SET_PDEATHSIG in prctl(2)).
+    pub fn are_ours(&mut self) {
+        self.ended_by = EndedBy::Master;
+    }
+
+    /// The master leaves.
+    pub fn part(&self) {
+        if let EndedBy::Master = self.ended_by {
+            family::end(&family::children());
         }
     }
 
@@ -54,9 +76,4 @@ impl Wards {
                 false => SOON,
             };
     }
-}
-
-/// Without a supervisor nobody else ends what is left.
-pub fn end_all() {
-    family::end(&family::children());
 }

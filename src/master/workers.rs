@@ -290,6 +290,24 @@ impl Workers {
         })
     }
 
+    /// Told by a signal to leave.
+    pub fn is_signalled(&mut self) {
+        if let Some(wards) = &mut self.wards {
+            wards.are_ours();
+        }
+    }
+
+    /// What is left is for the supervisor to end, if there is one.
+    pub fn part_from_wards(&mut self) {
+        let is_orphaned = self.are_orphaned();
+        if let Some(wards) = &mut self.wards {
+            if is_orphaned {
+                wards.are_ours();
+            }
+            wards.part();
+        }
+    }
+
     /// Sleeps until something happens or is due. Python threads may run meanwhile.
     pub fn wait(
         &mut self,
