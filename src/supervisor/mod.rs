@@ -269,13 +269,16 @@ impl Supervisor {
         // Where all apps are on demand, nothing more is going to happen by itself.
         self.report(launch)?;
         let mut failed = None;
+        // Nor does anything wake up those that are always there.
+        let mut started = self.give_turns(clock::now());
         loop {
             let ready = self.wait(launch.as_ref());
             let now = clock::now();
             for app in &mut self.apps {
                 app.look(&mut self.logs, now);
             }
-            let mut news = self.take_signals(now);
+            let mut news = std::mem::take(&mut started);
+            news.extend(self.take_signals(now));
             self.settle_doors(&ready.doors, now);
             for question in self.control.settle(&ready.control, now) {
                 news.extend(self.answer(question, now));

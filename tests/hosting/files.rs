@@ -34,6 +34,24 @@ fn reload(hosted: &Hosted) {
 }
 
 #[test]
+fn an_app_that_is_always_there_is_started_with_the_server() {
+    if !ours() {
+        return;
+    }
+    let seconds = |value: &serde_json::Value| value.as_f64().expect("a number");
+    let delay = || {
+        let hosted = two().start();
+        hosted.get("shop", "/").assert_text("shop");
+        let stats = Control::of(&hosted.server, "rswsgi").done(json!({"do": "stats"}));
+        let age = seconds(&stats["apps"][1]["generation"]["age_seconds"]);
+        seconds(&stats["server"]["uptime_seconds"]) - age
+    };
+    // A busy machine may take its time, but not always as long as the supervisor sleeps.
+    let mut delays = std::iter::repeat_with(delay).take(5);
+    assert!(delays.any(|delay| delay < 0.5));
+}
+
+#[test]
 fn each_file_is_an_app_with_processes_a_name_and_statistics_of_its_own() {
     if !ours() {
         return;
