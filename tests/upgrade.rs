@@ -67,6 +67,20 @@ fn wait_one_generation(server: &Running) {
 }
 
 #[test]
+fn the_log_keeps_its_form_over_an_upgrade() {
+    if !ours() {
+        return;
+    }
+    let server = procs().arg("--log-format", "json").start();
+    upgrade(&server);
+    server.log.wait_for("upgraded from ");
+    for line in server.log.text().lines() {
+        let entry: Result<serde_json::Value, _> = serde_json::from_str(line);
+        assert!(entry.is_ok(), "{line}");
+    }
+}
+
+#[test]
 fn an_upgrade_changes_the_program_and_nothing_else() {
     if !ours() {
         return;

@@ -233,7 +233,10 @@ impl Workers {
 
     pub(super) fn scale(&mut self, by: i32, scoreboard: &Scoreboard, now: Nanos) {
         let Bounds { min, max } = self.pool.scale(by);
-        log::info!("the pool has {min} to {max} workers now");
+        match min == max {
+            true => log::info!("the pool has {min} workers now"),
+            false => log::info!("the pool has {min} to {max} workers now"),
+        }
         while self.pool.excess() > 0 {
             let Some(slot) = self.laziest(scoreboard) else {
                 return;

@@ -196,7 +196,8 @@ pub fn answer(arguments: &[OsString], state: RawFd, reply: RawFd) -> Result<()> 
             ));
         }
     }
-    log::info!("can take over from {}", read.version);
+    // Whoever asked tells it in the form of its log, which this process does not have.
+    log::debug!("can take over from {}", read.version);
     let version = VERSION.into();
     link::send(&Channel::from_fd(reply), &Reply { version })
         .map_err(|error| Error::io("cannot answer", &error))
