@@ -74,6 +74,27 @@ fn the_managers_time_limits_are_extended_by_our_own() {
     server.finish();
 }
 
+#[test]
+fn a_first_import_is_given_the_time_that_it_may_take() {
+    if !ours() {
+        return;
+    }
+    let importing = "from talk import note, wait_at\nnote('importing')\nwait_at('import')\n\
+                     from procs import application\n";
+    let server = Server::new()
+        .file("gated.py", importing)
+        .app("gated")
+        .arg("--start-timeout", "200s")
+        .spawn();
+    let import = server.gate("import");
+    server.wait_notified("EXTEND_TIMEOUT_USEC=205000000");
+    server.notes.expect("importing");
+    assert_not_ready(&server);
+    import.open();
+    server.wait_notified("READY=1");
+    server.finish();
+}
+
 /// What was told so far, after the supervisor has done all that it had to do.
 #[track_caller]
 fn assert_not_ready(server: &Running) {
