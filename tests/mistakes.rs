@@ -82,7 +82,10 @@ fn a_package_that_cannot_be_read_is_told_from_one_that_is_not_there() {
     let finished = server.run();
     finished.assert_status(78);
     finished.assert_says("there is no module 'package.wsgi' (the directory is ");
-    finished.assert_says(&format!(" cannot read {}", package.display()));
+    finished.assert_says(&format!(
+        " may not read {} (by its mode, or --isolation)",
+        package.display()
+    ));
 }
 
 #[test]

@@ -71,6 +71,14 @@ impl FromStr for Listen {
             },
             _ => return Err(format!("{text:?} says {OPTION} twice")),
         };
+        if let Some(option) = others.first()
+            && !text.contains('/')
+            && !text.starts_with("unix:")
+        {
+            return Err(format!(
+                "{option:?} is not an option of a TCP listener; there is {OPTION}=on"
+            ));
+        }
         // The rest is the business of the address: an abstract name may even hold a question mark.
         let bind = match ours.is_empty() {
             true => text.parse()?,
@@ -170,5 +178,10 @@ mod tests {
         ] {
             assert!(bad.parse::<Listen>().is_err(), "{bad:?}");
         }
+        let reason = "127.0.0.1:80?proxy_protocol=on"
+            .parse::<Listen>()
+            .unwrap_err();
+        let expected = "\"proxy_protocol=on\" is not an option of a TCP listener";
+        assert!(reason.starts_with(expected), "{reason}");
     }
 }

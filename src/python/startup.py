@@ -139,8 +139,13 @@ def _closed(directory, module):
 
     for name in ("", *module.split(".")):
         directory = os.path.join(directory, name)
-        if os.path.isdir(directory) and not os.access(directory, os.R_OK | os.X_OK):
-            return f"; uid {os.getuid()} cannot read {directory.rstrip('/')}"
+        try:
+            os.listdir(directory)
+        except PermissionError:
+            shown = directory.rstrip("/")
+            return f"; uid {os.getuid()} may not read {shown} (by its mode, or --isolation)"
+        except OSError:
+            break
     return ""
 
 
