@@ -1,6 +1,7 @@
 //! What may be said in responses, and when they are over.
 
-use super::{one, ours};
+use super::{multi, one, ours};
+use crate::support::Server;
 use crate::support::was_client::*;
 
 #[test]
@@ -82,6 +83,49 @@ fn the_length_comes_with_data_where_it_is_known() {
         assert_eq!(answer.end, End::Complete, "{path}");
         // What comes in two pieces may be read as one.
         assert!(answer.length_at_once || !at_once, "{path}");
+    }
+}
+
+/// Bytes as strace shows them with `-xx`.
+fn shown(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect()
+}
+
+/// A client that has the head without the length waits for it before it goes on.
+#[test]
+fn status_headers_and_length_leave_in_one_system_call() {
+    if !ours() {
+        return;
+    }
+    let mut strace = std::process::Command::new("strace");
+    let traces = strace.args(["-qq", "-o", "/dev/null", "true"]).output();
+    if !traces.is_ok_and(|output| output.status.success()) {
+        return crate::support::skip("strace is missing, or not allowed");
+    }
+    let server = Server::new().app("was_app");
+    let trace = server.dir().join("trace");
+    let path = trace.to_str().expect("a path of ASCII");
+    let traced = ["strace", "-f", "-qq", "-xx", "-s", "4096", "-o", path, "-e"];
+    let server = server.within(&[&traced[..], &["trace=sendto,sendmsg,splice"]].concat());
+    let (server, multi) = multi(server);
+    let mut client = multi.connect();
+    let paths = ["/length-one", "/list-of-many", "/empty", "/big-length?5000"];
+    for path in paths {
+        assert_eq!(client.get(path).end, End::Complete, "{path}");
+    }
+    std::fs::write(server.dir().join("served"), [b'x'; 10_000]).expect("write a file");
+    assert_eq!(client.get("/file").body.len(), 10_000);
+    let head = shown(&packet(STATUS, 200u32.to_ne_bytes()));
+    let data = shown(&packet(DATA, b""));
+    let length = shown(&number(LENGTH, 0)[..4]);
+    let calls = crate::support::wait_until("the trace", || {
+        let text = std::fs::read_to_string(&trace).ok()?;
+        let sends = text.lines().filter(|line| line.contains(&head)).count();
+        (sends > paths.len() && text.contains("splice(")).then_some(text)
+    });
+    let heads = calls.lines().filter(|line| line.contains(&head));
+    for line in heads {
+        assert!(line.contains(&data) && line.contains(&length), "{line}");
     }
 }
 
