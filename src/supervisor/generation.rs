@@ -15,7 +15,7 @@ use super::development::Development;
 use super::hand_over::{self, GenerationState, HandedStage, take};
 use super::interpreter::Look;
 use super::isolation::Plan;
-use super::output::{Output, Prints, is_other};
+use super::output::{Output, Prints, is_other, write_only};
 use super::{interpreter, privileges};
 use crate::config::{OwnLogs, Settings};
 use crate::control::Stack;
@@ -185,6 +185,9 @@ impl Generation {
             let stdout = pipe.try_clone();
             command.stdout(stdout.map_err(|error| refused("cannot duplicate a pipe", error))?);
             command.stderr(pipe);
+        }
+        if is_other && prints == Prints::ToOurStreams {
+            write_only(&mut command).map_err(|e| refused("cannot open the terminal", e))?;
         }
         command.stdin(match is_other && std::io::stdin().is_terminal() {
             true => Stdio::null(),

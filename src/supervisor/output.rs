@@ -3,8 +3,11 @@
 
 #![forbid(unsafe_code)]
 
+use std::fs::File;
 use std::io::IsTerminal;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
@@ -79,6 +82,23 @@ impl Prints {
 /// Whether the application runs as somebody else than the server.
 pub fn is_other(identity: Option<&Identity>) -> bool {
     identity.is_some_and(|identity| !identity.is_ours())
+}
+
+/// Where our streams are terminals, the application of another user can write there and not read.
+pub fn write_only(command: &mut Command) -> std::io::Result<()> {
+    let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
+    let again = |number: u32| {
+        let mut options = File::options();
+        options.write(true).custom_flags(nix::libc::O_NOCTTY);
+        options.open(format!("/proc/self/fd/{number}"))
+    };
+    if stdout.is_terminal() {
+        command.stdout(again(1)?);
+    }
+    if stderr.is_terminal() {
+        command.stderr(again(2)?);
+    }
+    Ok(())
 }
 
 /// Whether the server itself prints to a terminal.

@@ -78,7 +78,8 @@ impl Terminal {
     /// What starts a program as the person at this terminal does.
     fn script(&self) -> String {
         let name = self.name.display();
-        format!("exec setsid --ctty \"$@\" <{name} >{name} 2>{name}")
+        // As terminals give it: open once, for reading and writing.
+        format!("exec setsid --ctty \"$@\" <>{name} >&0 2>&0")
     }
 
     /// What programs would read as typed.
@@ -182,4 +183,53 @@ fn the_application_types_nothing_into_the_terminal_of_whoever_has_started_the_se
             .then_some(())
     });
     server.finish();
+}
+
+/// One request, and a check, print to the terminal itself; nothing can be read there.
+#[test]
+fn what_root_runs_once_for_another_user_reads_nothing_from_the_terminal() {
+    let Some(server) = server() else {
+        return;
+    };
+    let Some(python) = common_python() else {
+        return skip("no Python 3.10 or later that another user could execute");
+    };
+    let looks = "import fcntl, os\n\
+        found = ['%d%s' % (fd, 'rw'[fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY]) \
+        for fd in range(32) if os.isatty(fd)]\n\
+        print('terminals', *found, 'end', flush=True)\n\
+        def application(environ, start_response):\n    \
+        start_response('200 OK', [])\n    return [b'the answer']\n";
+    let server = server.file("glances.py", looks);
+    let dir = server.dir().to_owned();
+    for (arguments, answer) in [
+        (
+            &["request", "--user", "nobody", "glances"][..],
+            "the answer",
+        ),
+        (&["--check", "--user", "nobody", "glances"], "glances: ok"),
+    ] {
+        let terminal = Terminal::open();
+        let mut command = Command::new("sh");
+        command.args(["-c", &terminal.script(), "sh"]);
+        command.arg(dir.join("bin/rswsgi")).args(arguments);
+        command
+            .arg("--python")
+            .arg(&python)
+            .arg("--chdir")
+            .arg(&dir);
+        let mut child = command.current_dir(&dir).spawn().expect("sh");
+        let mut screen = String::new();
+        let status = wait_until("its end", || {
+            screen += &read_all(&terminal.screen);
+            child.try_wait().expect("a child")
+        });
+        screen += &read_all(&terminal.screen);
+        assert!(status.success(), "{screen}");
+        assert!(screen.contains(answer), "{screen}");
+        let (_, open) = screen.split_once("terminals ").expect("it looks");
+        let (open, _) = open.split_once(" end").expect("it says so");
+        assert!(open.starts_with("1w 2w"), "{screen}");
+        assert!(!open.contains('r'), "{screen}");
+    }
 }
