@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::io::{ErrorKind, PipeReader, Read};
+use std::io::{ErrorKind, IsTerminal, PipeReader, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 use serde_json::Value;
 
-use super::{interpreter, print, privileges, sleep};
+use super::{interpreter, output, print, privileges, sleep};
 use crate::config::{InterpreterSettings, Privileges};
 use crate::convert::{Command, Draft, Given, gunicorn, parse_command, uwsgi};
 use crate::error::{Error, Exit, Result};
@@ -152,8 +152,15 @@ impl Evaluator<'_> {
         }
         command.stdin(std::process::Stdio::null());
         // Standard output is for the configuration.
-        let stderr = std::io::stderr().as_fd().try_clone_to_owned();
-        command.stdout(stderr.map_err(|error| Error::io("cannot duplicate a descriptor", &error))?);
+        let is_other = output::is_other(given_up.identity.as_ref());
+        let stderr = || match is_other && std::io::stderr().is_terminal() {
+            // Who may read there reads what is typed.
+            true => output::open_again(2).map(OwnedFd::from),
+            false => std::io::stderr().as_fd().try_clone_to_owned(),
+        };
+        let failed = |error| Error::io("cannot duplicate a descriptor", &error);
+        command.stdout(stderr().map_err(failed)?);
+        command.stderr(stderr().map_err(failed)?);
         let child = process::spawn_as(command, &[file.as_fd(), writer.as_fd()], given_up, None)
             .map_err(|error| Error::io(format!("cannot execute {}", python.display()), &error))?;
         drop(writer);

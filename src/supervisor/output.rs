@@ -87,18 +87,20 @@ pub fn is_other(identity: Option<&Identity>) -> bool {
 /// Where our streams are terminals, the application of another user can write there and not read.
 pub fn write_only(command: &mut Command) -> std::io::Result<()> {
     let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
-    let again = |number: u32| {
-        let mut options = File::options();
-        options.write(true).custom_flags(nix::libc::O_NOCTTY);
-        options.open(format!("/proc/self/fd/{number}"))
-    };
     if stdout.is_terminal() {
-        command.stdout(again(1)?);
+        command.stdout(open_again(1)?);
     }
     if stderr.is_terminal() {
-        command.stderr(again(2)?);
+        command.stderr(open_again(2)?);
     }
     Ok(())
+}
+
+/// A stream of ours, for writing alone.
+pub fn open_again(number: u32) -> std::io::Result<File> {
+    let mut options = File::options();
+    options.write(true).custom_flags(nix::libc::O_NOCTTY);
+    options.open(format!("/proc/self/fd/{number}"))
 }
 
 /// Whether the server itself prints to a terminal.

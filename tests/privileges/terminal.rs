@@ -7,7 +7,7 @@ use nix::pty::openpty;
 use nix::unistd::ttyname;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -202,22 +202,20 @@ fn what_root_runs_once_for_another_user_reads_nothing_from_the_terminal() {
         start_response('200 OK', [])\n    return [b'the answer']\n";
     let server = server.file("glances.py", looks);
     let dir = server.dir().to_owned();
+    chown(dir.join("glances.py"), Some(NOBODY), Some(NOBODY)).expect("as root");
     for (arguments, answer) in [
         (
             &["request", "--user", "nobody", "glances"][..],
             "the answer",
         ),
         (&["--check", "--user", "nobody", "glances"], "glances: ok"),
+        (&["convert", "glances.py"], "limit-request-line"),
     ] {
         let terminal = Terminal::open();
         let mut command = Command::new("sh");
         command.args(["-c", &terminal.script(), "sh"]);
         command.arg(dir.join("bin/rswsgi")).args(arguments);
-        command
-            .arg("--python")
-            .arg(&python)
-            .arg("--chdir")
-            .arg(&dir);
+        command.arg("--python").arg(&python);
         let mut child = command.current_dir(&dir).spawn().expect("sh");
         let mut screen = String::new();
         let status = wait_until("its end", || {
