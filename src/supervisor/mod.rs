@@ -48,7 +48,7 @@ use crate::config::{self, Invocation, Settings, Starter};
 use crate::error::{Error, Exit, Result};
 use crate::log::{self, Level};
 use crate::net::was::Standard;
-use crate::net::{self};
+use crate::net::{self, Door, Kind};
 use crate::sys::clock::{self, Nanos, nanos};
 use crate::sys::process;
 use crate::sys::signal::Inbox;
@@ -614,6 +614,10 @@ impl Supervisor {
                 log::info!("stopping: finishing what runs ({signal})");
                 self.advance(Course::Draining, now);
             }
+            // It says so as soon as it has the last answer; the application may not be done with that request.
+            (Signal::SIGTERM, Course::Draining) if self.is_of_was_client() => {
+                log::info!("still finishing what runs: the WAS client asks for nothing more");
+            }
             (Signal::SIGTERM | Signal::SIGQUIT | Signal::SIGINT, _) => {
                 log::info!("stopping now ({signal})");
                 self.advance(Course::Stopping, now);
@@ -629,6 +633,12 @@ impl Supervisor {
             }
             _ => {}
         }
+    }
+
+    /// Whether a WAS client has started this program.
+    fn is_of_was_client(&self) -> bool {
+        let mut doors = self.apps.iter().flat_map(|app| &app.listeners);
+        doors.any(|door| matches!(door.kind(), Kind::Was(Door::Multi | Door::Single)))
     }
 
     fn advance(&mut self, course: Course, now: Nanos) {

@@ -89,6 +89,7 @@ class LateClose(Closing):
     def close(self):
         note("closing")
         wait_at("gate")
+        super().close()
 
 
 def app_late_close(environ, start_response):

@@ -111,3 +111,30 @@ fn planned_ends_under_load_lose_no_request_and_run_none_twice() {
     let different: BTreeSet<_> = seen.iter().collect();
     assert_eq!((seen.len() as u64, different.len() as u64), (asked, asked));
 }
+
+/// The production client says TERM as soon as it has the last answer. What the application does after that
+/// (`close`) is a part of the request.
+#[test]
+fn the_term_of_the_client_cuts_nothing_that_the_application_still_does() {
+    if !ours() {
+        return;
+    }
+    for first in [Some(Signal::SIGTERM), None] {
+        let (mut server, multi) = multi(Server::new().app("was_app"));
+        let gate = server.gate("gate");
+        let mut client = multi.connect();
+        client.get("/late-close").assert_text("all of it");
+        server.notes.expect("closing");
+        if let Some(signal) = first {
+            server.signal(signal);
+            multi.wait_retired();
+        }
+        drop((client, multi));
+        server.log.wait_for("stopping: ");
+        server.signal(Signal::SIGTERM);
+        server.log.wait_for("still finishing what runs");
+        gate.open();
+        server.notes.expect("closed");
+        assert!(server.wait_exit().success());
+    }
+}
