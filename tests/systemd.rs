@@ -290,6 +290,45 @@ fn a_restart_refuses_no_connection_to_sockets_of_our_own() {
 }
 
 #[test]
+fn a_restart_of_a_server_with_many_apps_refuses_no_connection_of_any() {
+    run(r#"
+        mkdir /etc/rswsgi/apps
+        cat >/etc/rswsgi/many.toml <<HOST
+apps-dir = "apps"
+bind = "unix:/run/rswsgi/{name}.sock"
+chdir = "/srv/shop"
+workers = 1
+HOST
+        for app in always other; do echo 'target = "shop"' >/etc/rswsgi/apps/$app.toml; done
+        printf '%s\n' 'target = "shop"' 'on-demand = true' >/etc/rswsgi/apps/woken.toml
+        printf '%s\n' 'target = "shop"' 'bind = "127.0.0.1:8124"' >/etc/rswsgi/apps/tcp.toml
+        systemctl start rswsgi@many.service || fail start
+        touch /tmp/go
+        load() {
+            while [ -e /tmp/go ]; do
+                curl -sS --max-time 20 "$@" >>/tmp/answers 2>>/tmp/errors || echo "$*: $?" >>/tmp/errors
+                echo >>/tmp/answers
+            done
+        }
+        for app in always other woken; do load --unix-socket /run/rswsgi/$app.sock http://$app/ & done
+        load http://127.0.0.1:8124/ &
+        for version in two three; do
+            publish $version
+            systemctl restart rswsgi@many.service || fail restart
+            for app in always other woken; do
+                eventually sh -c "curl -sS --unix-socket /run/rswsgi/$app.sock http://$app/ | grep -q '^$version '"
+            done
+        done
+        rm /tmp/go
+        wait
+        [ -s /tmp/errors ] && fail "$(sort /tmp/errors | uniq -c)"
+        say "$(grep -c . /tmp/answers) answers"
+        rswsgictl --control /run/rswsgi/many.control app list
+        systemctl stop rswsgi@many.service || fail stop
+    "#);
+}
+
+#[test]
 fn a_slow_import_and_a_slow_stop_get_the_time_that_rswsgi_gives_them() {
     run(r#"
         drop_in rswsgi@shop.service TimeoutStartSec=1 TimeoutStopSec=1

@@ -24,8 +24,8 @@ pub struct Service {
     watchdog: Option<Nanos>,
     sign_due: Nanos,
     status_due: Nanos,
-    /// The manager keeps descriptors (`$FDSTORE`).
-    keeps: bool,
+    /// So many descriptors the manager keeps (`$FDSTORE`).
+    keeps: u64,
     told: String,
 }
 
@@ -50,7 +50,10 @@ impl Service {
             });
         Self {
             watchdog: watchdog(&env, pid).filter(|_| notifier.is_some()),
-            keeps: notifier.is_some() && keeps(&env),
+            keeps: match notifier {
+                Some(_) => keeps(&env),
+                None => 0,
+            },
             notifier,
             sign_due: 0,
             status_due: 0,
@@ -150,15 +153,27 @@ impl Service {
     /// Gives the manager what we have bound, to be passed to the service when it is started again: no
     /// connection is refused meanwhile. The socket files stay, too.
     pub fn keep<'a>(&self, listeners: impl IntoIterator<Item = &'a mut Listener>) {
-        if !self.keeps {
+        if self.keeps == 0 {
             return;
         }
         self.send(&format!("FDSTOREREMOVE=1\nFDNAME={KEPT}"));
         let ours = |listener: &&mut Listener| listener.origin() == Origin::Bound;
+        let mut count = 0;
         for listener in listeners.into_iter().filter(ours) {
-            let state = format!("FDSTORE=1\nFDNAME={KEPT}\nFDPOLL=0");
-            self.tell(|notifier| notifier.send_with(&state, listener.as_fd()));
-            listener.keep_file();
+            count += 1;
+            // What it has no room for it would close.
+            if count <= self.keeps {
+                let state = format!("FDSTORE=1\nFDNAME={KEPT}\nFDPOLL=0");
+                self.tell(|notifier| notifier.send_with(&state, listener.as_fd()));
+                listener.keep_file();
+            }
+        }
+        if count > self.keeps {
+            let (most, more) = (self.keeps, count - self.keeps);
+            log::warning!(
+                "the service manager keeps {most} listeners over a restart (FileDescriptorStoreMax=); {more} more refuse \
+                 connections meanwhile"
+            );
         }
     }
 }
@@ -188,8 +203,8 @@ fn watchdog(env: impl Fn(&str) -> Option<OsString>, pid: u32) -> Option<Nanos> {
 }
 
 /// systemd sets `$FDSTORE` from version 254 on; for older ones a unit sets it itself.
-fn keeps(env: impl Fn(&str) -> Option<OsString>) -> bool {
-    number(env("FDSTORE")).is_some_and(|count| count > 0)
+fn keeps(env: impl Fn(&str) -> Option<OsString>) -> u64 {
+    number(env("FDSTORE")).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -227,7 +242,7 @@ mod tests {
     fn without_a_manager_nothing_is_ever_due() {
         let mut service = Service::new(of(&[("WATCHDOG_USEC", "2000000"), ("FDSTORE", "3")]), 7);
         assert_eq!(service.wake_at(), None);
-        assert!(!service.keeps);
+        assert_eq!(service.keeps, 0);
         assert_eq!(service.due(SECOND), Due::default());
     }
 }

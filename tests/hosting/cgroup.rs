@@ -4,6 +4,7 @@
 use super::isolation::{TRIES, ask, two_users};
 use super::ours;
 use crate::support::{Hosted, Hosting, kernel, wait_until};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde_json::json;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -232,4 +233,52 @@ fn what_is_written_into_a_cgroup_is_what_the_settings_say() {
     wait_until("the order to end what is left", || {
         (read(leaf.join("cgroup.kill")) == "1").then_some(())
     });
+}
+
+/// Files of a directory that were written to, in this order.
+fn written(inotify: &Inotify) -> Vec<String> {
+    let mut names = Vec::new();
+    while let Ok(events) = inotify.read_events() {
+        let found = events.into_iter().filter_map(|event| event.name);
+        names.extend(found.map(|name| name.to_string_lossy().into_owned()));
+    }
+    names
+}
+
+#[test]
+fn the_limits_of_a_cgroup_stand_before_anybody_is_in_it() {
+    let host = "cgroup = 'tree'\nmemory-max = '64m'\nmemory-high = '60m'\nmax-tasks = 30\ncpu-weight = 200\n";
+    let Some(hosting) = two_users(host, TRIES) else {
+        return;
+    };
+    let limits = ["memory.max", "memory.high", "pids.max", "cpu.weight"];
+    let leaf = pretended(&hosting, "one", &limits);
+    pretended(&hosting, "two", &limits);
+    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).expect("inotify");
+    let writes = AddWatchFlags::IN_MODIFY;
+    inotify.add_watch(&leaf, writes).expect("a watch");
+    let hosted = hosting.start();
+    assert_eq!(ask(&hosted, "one", &json!({"hog": 1})), "allowed");
+    let written = written(&inotify);
+    let place = |file: &str| {
+        let mut names = written.iter();
+        names
+            .rposition(|name| name == file)
+            .unwrap_or_else(|| panic!("{file}: {written:?}"))
+    };
+    let first = written.iter().position(|name| name == "cgroup.procs");
+    let first = first.expect("somebody has entered it");
+    for limit in limits {
+        assert!(place(limit) < first, "{limit}: {written:?}");
+    }
+    // With the next generation, too, those of the file are there before it.
+    hosted.write(
+        "one",
+        "target = 'tries'\nuser = '65534'\ngroup = '65534'\nmax-tasks = 31\n",
+    );
+    hosted.ctl(&["reload"]).done();
+    assert_eq!(read(leaf.join("pids.max")), "31");
+    let written = self::written(&inotify);
+    let last = |file: &str| written.iter().rposition(|name| name == file);
+    assert!(last("pids.max") < last("cgroup.procs"), "{written:?}");
 }

@@ -165,6 +165,28 @@ fn the_service_manager_keeps_the_listeners_of_all_apps_over_a_restart() {
 }
 
 #[test]
+fn a_manager_that_has_no_room_for_all_listeners_is_told_of() {
+    if !ours() {
+        return;
+    }
+    let beside = Scratch::new();
+    let bind = format!(
+        "on-demand = true\nbind = 'unix:{}/{{name}}'\n",
+        beside.path().display()
+    );
+    let hosting = two(&bind).change(|server| server.env("FDSTORE", "1"));
+    let hosted = hosting.start();
+    hosted
+        .server
+        .log
+        .wait_for("keeps 1 listeners over a restart (FileDescriptorStoreMax=); 1 more");
+    hosted.server.finish();
+    // What is not kept leaves no file behind.
+    let left = ["shop", "blog"].map(|name| beside.file(name).exists());
+    assert_eq!(left.iter().filter(|left| **left).count(), 1);
+}
+
+#[test]
 fn an_app_may_have_a_socket_that_systemd_passes_under_a_name() {
     if !ours() {
         return;
