@@ -16,6 +16,7 @@ use super::settings::{self, Settings};
 use super::table::{SETTINGS, setting};
 use super::target;
 use super::users::{self, UserFile};
+use super::value::show_duration;
 use crate::error::{Error, Exit, Result};
 use crate::sys::account;
 use crate::sys::process::cpus;
@@ -190,10 +191,24 @@ impl Host {
             }
         }
         let most = |settings: &Settings| settings.workers.resolve(cpus()).max;
-        match most(&settings) > most(&self.settings) {
-            true => refuse(format!("workers: at most {}", most(&self.settings))),
-            false => Ok(settings),
+        if most(&settings) > most(&self.settings) {
+            return refuse(format!("workers: at most {}", most(&self.settings)));
         }
+        // The start and the stop of the server wait for each of its apps.
+        let (own, hosts) = (&settings.limits, &self.settings.limits);
+        for (name, time, most) in [
+            ("start-timeout", own.start_timeout, hosts.start_timeout),
+            (
+                "graceful-timeout",
+                own.graceful_timeout,
+                hosts.graceful_timeout,
+            ),
+        ] {
+            if time > most {
+                return refuse(format!("{name}: at most {}", show_duration(most)));
+            }
+        }
+        Ok(settings)
     }
 
     /// The settings of one app, by the name of its file.

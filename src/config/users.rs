@@ -3,13 +3,14 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::Uid;
 
 use super::file;
@@ -27,6 +28,8 @@ pub(super) struct UserFile {
 
 /// More than any app needs.
 const LARGEST: u64 = 64 << 10;
+/// Apps of one user: each costs the server memory, a descriptor and time on reload.
+const MOST: usize = 32;
 
 /// Reads the files of the directory.
 ///
@@ -48,14 +51,31 @@ pub(super) fn files(directory: &Path) -> Result<Vec<UserFile>, String> {
         ));
     }
     let found = file::list(directory).map_err(|error| failed(error.to_string()))?;
-    let files = found.into_iter().map(|path| {
-        let (owner, text) = match read(opened.as_fd(), &path) {
-            Ok((owner, text)) => (Some(owner), check(owner, &path).map(|()| text)),
-            Err(reason) => (None, Err(reason)),
+    let mut files = Vec::new();
+    // Of each owner, whatever is in them.
+    let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+    for path in found {
+        let name = path.file_name().unwrap_or_default();
+        // Of a link, what it leads to is nobody's business.
+        let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+        let owner = fstatat(&opened, name, flags).map_or(u32::MAX, |stat| stat.st_uid);
+        let count = counts.entry(owner).or_default();
+        *count += 1;
+        let (owner, text) = match *count {
+            ..=MOST => match read(opened.as_fd(), &path) {
+                Ok((owner, text)) => (Some(owner), check(owner, &path).map(|()| text)),
+                Err(reason) => (None, Err(reason)),
+            },
+            // Of the others nothing is kept, not even that they are there.
+            count if count == MOST + 1 => {
+                let reason = format!("its owner has {MOST} files here already, which is the most");
+                (Some(owner), Err(reason))
+            }
+            _ => continue,
         };
-        UserFile { path, owner, text }
-    });
-    Ok(files.collect())
+        files.push(UserFile { path, owner, text });
+    }
+    Ok(files)
 }
 
 fn read(directory: impl AsFd, path: &Path) -> Result<(u32, String), String> {
@@ -201,6 +221,20 @@ mod tests {
             );
             assert!(may_listen(&bind, None, "ann").is_err());
         }
+    }
+
+    #[test]
+    fn a_user_has_so_many_files_and_no_more() {
+        let place = directory();
+        for number in 0..MOST + 20 {
+            std::fs::write(place.join(format!("a{number:03}.toml")), "x").unwrap();
+        }
+        let read = files(&place).unwrap();
+        assert_eq!(read.len(), MOST + 1);
+        let reason = read[MOST].text.clone().unwrap_err();
+        assert!(reason.contains("has 32 files here already"), "{reason}");
+        assert!(read[MOST].path.ends_with("a032.toml"));
+        let _ = std::fs::remove_dir_all(place);
     }
 
     #[test]

@@ -39,6 +39,21 @@ impl Entry {
     }
 }
 
+/// Text of somebody who is not trusted, for a log that others read: what follows a line is set in, so that it
+/// cannot be taken for an entry, and no control character reaches a terminal.
+pub fn foreign(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.trim_end().chars() {
+        match c {
+            '\n' => shown.push_str("\n  "),
+            '\t' => shown.push(c),
+            c if c.is_control() => shown.extend(c.escape_default()),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
 /// With an end of line.
 pub fn line(form: Form, entry: &Entry) -> String {
     match form {

@@ -13,6 +13,7 @@ use std::os::fd::OwnedFd;
 
 use nix::poll::PollFd;
 
+use super::budget::Budget;
 use super::cgroup::Sweep;
 use super::development::Development;
 use super::generation::{Answer, Doors, Generation, Said};
@@ -79,6 +80,7 @@ pub struct App {
     sweep: Option<Sweep>,
     pub own_logs: OwnLogs,
     verbosity: Verbosity,
+    budget: Budget,
     /// One line for the service manager.
     pub status: String,
     progress: Progress,
@@ -102,6 +104,7 @@ impl App {
             sweep: None,
             own_logs: OwnLogs::of(&settings),
             verbosity: Verbosity::of(&settings),
+            budget: Budget::default(),
             settings,
             listeners,
             generations: Vec::new(),
@@ -311,19 +314,26 @@ impl App {
 
     /// Reads what its processes have written.
     pub fn look(&mut self, logs: &mut Logs, now: Nanos) {
-        self.read_outputs(logs, |output, sinks| output.look(sinks, now));
+        self.read_outputs(logs, now, |output, sinks| output.look(sinks, now));
     }
 
     /// All of it, for the moment before this program ends.
     pub fn look_again(&mut self, logs: &mut Logs, now: Nanos) {
-        self.read_outputs(logs, |output, sinks| output.look_again(sinks, now));
+        self.read_outputs(logs, now, |output, sinks| output.look_again(sinks, now));
     }
 
-    fn read_outputs(&mut self, logs: &mut Logs, read: impl Fn(&mut Output, &mut Sinks<'_>)) {
+    fn read_outputs(
+        &mut self,
+        logs: &mut Logs,
+        now: Nanos,
+        read: impl Fn(&mut Output, &mut Sinks<'_>),
+    ) {
         let mut sinks = Sinks {
             server: logs,
             level: self.level(),
             own: &self.own_logs,
+            budget: &mut self.budget,
+            now,
         };
         let serving = self.generations.iter_mut().map(|g| &mut g.output);
         let outputs = serving.chain(&mut self.remains);

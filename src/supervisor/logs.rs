@@ -5,6 +5,7 @@
 use crate::access::Taken;
 use crate::config::Settings;
 use crate::error::{Error, Result};
+use crate::log::form;
 use crate::log::writer::Trouble;
 use crate::log::{self, Destination, Entry, Form, Level, Way, Writer};
 use crate::sys::clock::{Nanos, SECOND};
@@ -77,6 +78,9 @@ impl Logs {
         if self.names_output && entry.is_output() {
             // Whose print it is has to be said: it becomes an entry like others.
             entry.who = entry.who.replacen("output", "app", 1);
+        }
+        if self.names_output {
+            entry.text = form::foreign(&entry.text);
         }
         if self.names_output {
             self.said(&entry);

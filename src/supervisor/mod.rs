@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod budget;
 mod cgroup;
 mod check;
 mod control;

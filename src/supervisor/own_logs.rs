@@ -9,11 +9,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use super::budget::{Budget, Room};
 use super::logs::Logs;
 use super::privileges;
 use super::verbosity::Shown;
 use crate::access::Taken;
 use crate::config::{self, Settings};
+use crate::log::form::foreign;
 use crate::log::writer::Trouble;
 use crate::log::{self, Allowed, Entry, Form, Level, Throttle, Writer};
 use crate::sys::append::Owner;
@@ -44,6 +46,9 @@ pub struct Sinks<'a> {
     pub own: &'a OwnLogs,
     /// Of entries beyond it nothing is kept, whatever a process makes of it.
     pub level: Level,
+    /// Of the log of the server.
+    pub budget: &'a mut Budget,
+    pub now: Nanos,
 }
 
 impl OwnLogs {
@@ -118,8 +123,30 @@ impl Sinks<'_> {
                 self.server.said(&entry);
                 own.entry(entry);
             }
-            None => self.server.entry(entry),
+            None => match self.budget.ask(entry.text.len(), self.now) {
+                Room::None => self.server.said(&entry),
+                Room::Some { withheld } => {
+                    if withheld > 0 {
+                        self.tell_withheld(&entry, withheld);
+                    }
+                    self.server.entry(entry);
+                }
+            },
         }
+    }
+
+    fn tell_withheld(&mut self, next: &Entry, withheld: u64) {
+        let app = next.app().unwrap_or_default();
+        self.server.entry(Entry {
+            level: Level::Warning,
+            who: format!("supervisor [{app}]"),
+            pid: std::process::id(),
+            text: format!(
+                "{withheld} entries of {app} were not logged: it writes more than there is room for; \
+                 app-log gives it a log of its own"
+            ),
+            ..next.clone()
+        });
     }
 
     pub fn access(&mut self, text: Vec<u8>, taken: Taken, now: Nanos) {
@@ -157,7 +184,8 @@ impl Teller {
         }
         let (app, what) = (&self.app, self.what);
         let say = |level, text: std::fmt::Arguments<'_>| {
-            log::write_within(self.shown.level(), level, text);
+            let text = foreign(&text.to_string());
+            log::write_within(self.shown.level(), level, format_args!("{text}"));
         };
         match trouble {
             Trouble::Fails(reason) | Trouble::CannotReopen(reason) => say(

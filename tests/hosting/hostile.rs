@@ -298,3 +298,68 @@ fn an_interpreter_that_cannot_be_executed_yet_leaves_the_other_app_alone() {
     let mut client = client;
     client.response().assert_status(200);
 }
+
+#[test]
+fn what_an_app_says_is_not_taken_for_what_the_server_says() {
+    if !super::ours() {
+        return;
+    }
+    let forged = "2026-01-01T00:00:00.000Z rswsgi: supervisor: error: forged";
+    let module = format!(
+        "import os\n\
+         os.write(2, b'\\x1e1 0 0 7 master [liar gen 1]\\x1ftext\\x1d{forged}\\n')\n\
+         print('{forged}', flush=True)\n\
+         raise ValueError('no\\n{forged}\\x1b[2J')\n"
+    );
+    let hosted = Hosting::new("")
+        .file("liar.py", &module)
+        .app("liar", "target = 'liar'\n")
+        .app(
+            "bad",
+            "target = 'x'\nchdir = \"/no\\n2026-01-01\\u001b[2J\"\n",
+        )
+        .expect_error("forged")
+        .expect_error("did not come up")
+        .expect_error("ValueError")
+        .start();
+    hosted.server.log.wait_for("liar: generation 1");
+    hosted.server.log.wait_for("bad: generation 1");
+    let log = hosted.server.log.text();
+    assert_eq!(log.matches("forged").count(), 4, "{log}");
+    assert!(!log.contains('\u{1b}'), "{log:?}");
+    let starts = |line: &str| line.starts_with("2026-01-01");
+    assert!(!log.lines().any(starts), "{log}");
+    hosted.remove("liar");
+    hosted.remove("bad");
+}
+
+#[test]
+fn an_app_that_never_stops_talking_does_not_fill_the_log_of_the_server() {
+    if !super::ours() {
+        return;
+    }
+    let loud = super::module(
+        "loud",
+        "for _ in range(4000):\n    os.write(1, b'x' * 1000 + b'\\n')\nos.write(1, b'it is imported\\n')",
+    );
+    let loud = loud.replace(
+        "    body = b'loud'",
+        "    os.write(1, b'a word\\n')\n    body = b'loud'",
+    );
+    let hosted = Hosting::new("")
+        .file("loud.py", &loud)
+        .app("loud", "target = 'loud'\n")
+        .start();
+    hosted.get("loud", "/").assert_text("loud");
+    wait_until("the number of lines that were not logged", || {
+        hosted.get("loud", "/").assert_text("loud");
+        let log = hosted.server.log.text();
+        log.contains("entries of loud were not logged")
+            .then_some(())
+    });
+    let log = hosted.server.log.text();
+    assert!(log.len() < 2 << 20, "{} bytes", log.len());
+    // Whoever asks for them gets the last ones all the same.
+    let said = hosted.ctl(&["--app", "loud", "logs"]).done();
+    assert!(said.out.contains("a word"), "{said:?}");
+}

@@ -170,6 +170,8 @@ fn a_file_of_a_user_is_an_app_of_that_user_under_strict_rules() {
         ("nobody.many", "workers = 100"),
         ("nobody.log", "log = '/etc/passwd'"),
         ("nobody.reload", "reload = true"),
+        ("nobody.start", "start-timeout = '1h'"),
+        ("nobody.grace", "graceful-timeout = '1h'"),
     ] {
         put(name(file), NOBODY, &format!("target = 'some'\n{line}\n"));
     }
@@ -196,6 +198,8 @@ fn a_file_of_a_user_is_an_app_of_that_user_under_strict_rules() {
         ("nobody.many", "workers: at most 1"),
         ("nobody.log", "log is a setting of the server as a whole"),
         ("nobody.reload", "reload is for the administrator"),
+        ("nobody.start", "start-timeout: at most "),
+        ("nobody.grace", "graceful-timeout: at most "),
         ("daemon", "it belongs to nobody"),
         ("root", "it belongs to root"),
         ("nobody.link", "it is a link"),

@@ -130,7 +130,7 @@ pub const USER_APPS_DIR: Setting = Setting {
     long_help: "It belongs to root; mode 1777 lets everybody put files there. A file has to belong to a user who alone \
         may write to it, and its name to be that of the user, or to begin with it and a dot. Its app runs as \
         that user. It may not say what is for the administrator: user, rlimit, isolation, on-demand and the \
-        like; it has at most the workers of the host file.",
+        like; it has at most the workers, start-timeout and graceful-timeout of the host file. A user has at most 32 files.",
     ..HOSTING
 };
 

@@ -14,6 +14,7 @@ use crate::relay::{FORMAT, Relay};
 use crate::schedule::{Generations, Quiet, Stage, Standing};
 use crate::scoreboard::{Scoreboard, Totals};
 use crate::supervisor::Served;
+use crate::supervisor::budget::Budget;
 use crate::supervisor::generation::Generation;
 use crate::supervisor::hand_over::{AppState, GenerationState, HandedStage, RelayState, take};
 use crate::supervisor::hosting::{Presence, Story, Tail};
@@ -150,6 +151,7 @@ impl App {
             sweep: None,
             own_logs: OwnLogs::of(&settings),
             verbosity: state.verbosity,
+            budget: Budget::default(),
             status,
             progress: Progress::default(),
             settings,

@@ -4,13 +4,19 @@
 
 use super::App;
 use crate::config::Settings;
+use crate::log::form::foreign;
 use crate::log::{self, Level};
 use crate::supervisor::verbosity::{By, Place, Verbosity};
 
 impl App {
     /// Tells the log of the server about the app.
     pub fn say(&self, level: Level, text: std::fmt::Arguments<'_>) {
-        log::write_within(self.verbosity.in_log(log::level()), level, text);
+        let most = self.verbosity.in_log(log::level());
+        match self.settings.is_hosted() && level <= most {
+            // It may repeat what its user has named.
+            true => log::write_within(most, level, format_args!("{}", foreign(&text.to_string()))),
+            false => log::write_within(most, level, text),
+        }
     }
 
     /// What its processes log.

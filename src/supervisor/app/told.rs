@@ -5,6 +5,7 @@
 use super::gone::Gone;
 use super::{App, News, serving};
 use crate::config::{Workers, show_duration};
+use crate::log::form::foreign;
 use crate::log::{self, Level};
 use crate::net;
 use crate::schedule::{Cause, News as Told, Number};
@@ -158,8 +159,10 @@ impl App {
 
     /// To the log of the server, and to the user of the app.
     pub(super) fn complain(&mut self, text: &str) {
-        log::error!("{}{text}", self.prefix());
-        if self.settings.is_hosted() {
+        if !self.settings.is_hosted() {
+            log::error!("{text}");
+        } else {
+            log::error!("{}{}", self.prefix(), foreign(text));
             let name = &self.settings.name;
             let entry = self.own_logs.note(name, Level::Error, text);
             self.tail.push(&entry);

@@ -100,8 +100,9 @@ pub struct Question {
 
 /// Clients at the same time, of the control socket and of all others.
 const MOST_CLIENTS: usize = 64;
-/// Of them, clients of one user of an app.
+/// Of them, clients of one user of an app, and of all such users: there is room for others.
 const MOST_OF_USER: usize = 8;
+const MOST_OF_USERS: usize = 48;
 /// Connections accepted per wake-up and listener.
 const ACCEPTS: usize = 16;
 /// After `accept` failed for want of descriptors or memory.
@@ -225,9 +226,9 @@ impl Control {
                 Purpose::Metrics => Ok((Role::Public, String::new())),
                 Purpose::Control => self.admit(socket.as_fd()),
             };
-            let has_room = self.make_room(purpose);
-            self.next_client += 1;
             let role = asks.as_ref().map_or(Role::Public, |(role, _)| *role);
+            let has_room = self.make_room(purpose, role);
+            self.next_client += 1;
             let mut client = Client::new(self.next_client, purpose, role, socket, now);
             match asks {
                 Err(refused) => client.refuse(refused, now),
@@ -275,9 +276,20 @@ impl Control {
     }
 
     /// The client that has been idle for longest goes when there are too many.
-    fn make_room(&mut self, purpose: Purpose) -> bool {
-        let same = |client: &&Client| client.purpose == purpose;
-        if self.clients.iter().filter(same).count() < MOST_CLIENTS {
+    fn make_room(&mut self, purpose: Purpose, role: Role) -> bool {
+        let is_user = |role: Role| role.owner().is_some();
+        let all = |client: &&Client| client.purpose == purpose;
+        let users = |client: &&Client| all(client) && is_user(client.role);
+        let count = |of: &dyn Fn(&&Client) -> bool| self.clients.iter().filter(of).count();
+        let (same, is_full): (&dyn Fn(&&Client) -> bool, bool) = match is_user(role) {
+            // They make room among themselves.
+            true => (
+                &users,
+                count(&users) >= MOST_OF_USERS || count(&all) >= MOST_CLIENTS,
+            ),
+            false => (&all, count(&all) >= MOST_CLIENTS),
+        };
+        if !is_full {
             return true;
         }
         let idle = self.clients.iter().filter(same).filter(|c| c.is_idle());

@@ -5,6 +5,7 @@
 use super::{Disabled, Host};
 use crate::config::{self, AppFile, Change, Invocation, Place, Settings};
 use crate::error::{Error, Exit, Result};
+use crate::log::form::foreign;
 use crate::log::{self, Level};
 use crate::net::{self, Kept, Listener, Passed};
 use crate::supervisor::app::{App, News};
@@ -90,7 +91,7 @@ impl Host {
             }
             Err(error) => {
                 let reason = error.to_string();
-                log::error!("{name} is disabled: {reason}");
+                log::error!("{} is disabled: {}", foreign(&name), foreign(&reason));
                 self.disabled.retain(|other| other.file != path);
                 self.disabled.push(Disabled {
                     name,
