@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
 
 /// Another user, who need not be in the user database.
 const OTHER: u32 = 65_533;
@@ -174,12 +175,17 @@ pub fn ask(hosted: &Hosted, name: &str, query: &Value) -> Value {
     response.json()
 }
 
+/// A file that an app of this test makes in what it takes for /tmp.
+fn outside(hosted: &Hosted) -> PathBuf {
+    let name = hosted.dir().file_name().expect("a directory");
+    Path::new("/tmp").join(format!("{}-was-here", name.display()))
+}
+
 #[track_caller]
 fn look(hosted: &Hosted, name: &str, other: &str, pid: &Value) -> Value {
-    let number = std::process::id();
     let query = json!({
         "other": hosted.dir().join(other).join("secret"),
-        "tmp": format!("/tmp/rswsgi-was-here-{number}"),
+        "tmp": outside(hosted),
         "pid": pid,
     });
     ask(hosted, name, &query)
@@ -202,9 +208,8 @@ fn a_webspace_cannot_break_out() {
     refused("usr", &["OSError", "PermissionError"]);
     refused("own", &["allowed"]);
     refused("tmp", &["allowed"]);
-    let outside = format!("/tmp/rswsgi-was-here-{}", std::process::id());
     assert!(
-        !fs::exists(&outside).expect("/tmp is there"),
+        !fs::exists(outside(&hosted)).expect("/tmp is there"),
         "its /tmp is ours"
     );
     refused("other", &["PermissionError"]);
@@ -242,6 +247,8 @@ fn what_is_shared_within_an_app_is_not_inherited_by_another() {
     let both: Vec<_> = one.intersection(&two).collect();
     assert!(both.is_empty(), "{both:?} of {one:?}");
     assert!(one.len() > 2, "a worker has descriptors: {one:?}");
+    // Nobody is shut in here.
+    fs::remove_file(outside(&hosted)).expect("an app has made it");
 }
 
 #[test]
