@@ -41,7 +41,7 @@ fn it_is_installed_serves_and_leaves_nothing() {
 
         # As it comes, there is nothing to serve; that is said, and not tried again and again.
         systemctl start rswsgi.service 2>/dev/null && fail "it serves nothing"
-        [ "$(systemctl show --property ExecMainStatus --value rswsgi.service)" = 64 ] || fail "status"
+        [ "$(systemctl show --property ExecMainStatus --value rswsgi.service)" = 78 ] || fail "status"
         systemctl reset-failed rswsgi.service
         cat >>/etc/rswsgi/rswsgi.toml <<END
 target = "shop"
