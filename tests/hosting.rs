@@ -8,6 +8,7 @@ mod hung;
 mod isolation;
 mod levels;
 mod logs;
+mod mischief;
 mod orphans;
 mod proof;
 mod surroundings;

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::bind::Bind;
@@ -146,8 +147,7 @@ impl Host {
     fn add_apps_of_users(&self, apps: &mut Vec<AppFile>, directory: &Path) -> Result<()> {
         let files = users::files(directory);
         for file in files.map_err(|reason| Error::new(Exit::Config, reason))? {
-            let name = file.path.file_stem().unwrap_or_default().to_string_lossy();
-            let name = name.into_owned();
+            let name = file.name.clone();
             let settings = match apps.iter().find(|app| app.name == name) {
                 Some(_) => Err(Error::new(
                     Exit::Config,
@@ -169,7 +169,9 @@ impl Host {
     /// The app of a user: what needs root, or is at the cost of others, is not for the user to say.
     fn app_of_user(&self, name: &str, file: &UserFile) -> Result<Settings> {
         let refuse = |reason: String| {
-            let text = format!("{}: {reason}", file.path.display());
+            let place = file.path.parent().unwrap_or(Path::new("/")).display();
+            let file = file.path.file_name().unwrap_or_default();
+            let text = format!("{place}/{}: {reason}", escaped(file));
             Err(Error::new(Exit::Config, text))
         };
         let (owner, text) = match (file.owner, &file.text) {
@@ -268,6 +270,11 @@ impl Host {
             false => Ok(settings),
         }
     }
+}
+
+/// Anybody may have chosen it.
+fn escaped(name: &OsStr) -> String {
+    name.to_string_lossy().escape_debug().to_string()
 }
 
 impl Layers {

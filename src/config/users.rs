@@ -13,14 +13,15 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::Uid;
 
-use super::file;
+use super::{file, target};
 use crate::sys::account;
 
 /// What one file says, and whose it is.
 #[derive(Debug)]
 pub(super) struct UserFile {
     pub path: PathBuf,
-    /// Of the name; also when the rest is wrong.
+    /// Of the app, or how the file is called that may not be one of this name.
+    pub name: String,
     pub owner: Option<u32>,
     /// Its text, or what is wrong with it.
     pub text: Result<String, String>,
@@ -29,9 +30,9 @@ pub(super) struct UserFile {
 /// More than any app needs.
 const LARGEST: u64 = 64 << 10;
 /// Apps of one user: each costs the server memory, a descriptor and time on reload.
-const MOST: usize = 32;
+const MOST: u32 = 32;
 
-/// Reads the files of the directory.
+/// Reads the files of the directory; of each user [`MOST`] at most.
 ///
 /// # Errors
 /// The directory cannot be read, or others may rename files of others in it.
@@ -50,32 +51,62 @@ pub(super) fn files(directory: &Path) -> Result<Vec<UserFile>, String> {
             "it has to belong to root, and to be sticky where others may write (mode 1777)".into(),
         ));
     }
-    let found = file::list(directory).map_err(|error| failed(error.to_string()))?;
-    let mut files = Vec::new();
+    let mut found = file::list(directory).map_err(|error| failed(error.to_string()))?;
+    // The app that is called like its user comes before the others.
+    found.sort_by(|a, b| (a.file_stem(), a).cmp(&(b.file_stem(), b)));
     // Of each owner, whatever is in them.
-    let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+    let mut counts: BTreeMap<Option<u32>, u32> = BTreeMap::new();
+    let mut files = Vec::new();
     for path in found {
-        let name = path.file_name().unwrap_or_default();
-        // Of a link, what it leads to is nobody's business.
-        let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
-        let owner = fstatat(&opened, name, flags).map_or(u32::MAX, |stat| stat.st_uid);
+        let owner = owner(opened.as_fd(), &path);
         let count = counts.entry(owner).or_default();
-        *count += 1;
-        let (owner, text) = match *count {
-            ..=MOST => match read(opened.as_fd(), &path) {
-                Ok((owner, text)) => (Some(owner), check(owner, &path).map(|()| text)),
-                Err(reason) => (None, Err(reason)),
-            },
+        *count = count.saturating_add(1);
+        let mut file = match *count {
             // Of the others nothing is kept, not even that they are there.
-            count if count == MOST + 1 => {
-                let reason = format!("its owner has {MOST} files here already, which is the most");
-                (Some(owner), Err(reason))
-            }
-            _ => continue,
+            count if count > MOST + 1 => continue,
+            _ => file_of(opened.as_fd(), path, owner),
         };
-        files.push(UserFile { path, owner, text });
+        if *count > MOST {
+            let reason = format!("its owner has {MOST} files here already, which is the most");
+            file.text = Err(reason);
+        }
+        files.push(file);
     }
     Ok(files)
+}
+
+/// Whose name it is in the directory, whatever it leads to.
+fn owner(directory: impl AsFd, path: &Path) -> Option<u32> {
+    let stat = fstatat(directory, path.file_name()?, AtFlags::AT_SYMLINK_NOFOLLOW);
+    stat.ok().map(|stat| stat.st_uid)
+}
+
+fn file_of(directory: impl AsFd, path: PathBuf, owner: Option<u32>) -> UserFile {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let fits = match owner {
+        // It takes nobody's name by mistake: root could do anything.
+        Some(0) => target::check_name(&stem),
+        Some(owner) => check(owner, &stem).and_then(|()| target::check_name(&stem)),
+        None => Err("it is gone".to_owned()),
+    };
+    // Whoever puts a file there that may not be called so keeps the name from nobody, and nothing of it
+    // is taken for a line of a log.
+    let name = match fits {
+        Ok(()) => stem.into_owned(),
+        Err(_) => format!("{:?}", path.file_name().unwrap_or_default()),
+    };
+    let text = match fits.and_then(|()| read(directory, &path)) {
+        // What was opened is what counts.
+        Ok((opened, _)) if Some(opened) != owner => Err("it has changed".to_owned()),
+        Ok((_, text)) => Ok(text),
+        Err(reason) => Err(reason),
+    };
+    UserFile {
+        path,
+        name,
+        owner,
+        text,
+    }
 }
 
 fn read(directory: impl AsFd, path: &Path) -> Result<(u32, String), String> {
@@ -119,11 +150,10 @@ fn is_fit(stat: &FileStat) -> Result<(), String> {
 }
 
 /// Nobody takes the name of another's app.
-fn check(owner: u32, path: &Path) -> Result<(), String> {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+fn check(owner: u32, stem: &str) -> Result<(), String> {
     let entry = account::entry(Uid::from_raw(owner))
         .ok_or_else(|| format!("its owner {owner} is not in the user database"))?;
-    is_name_of(&entry.name, &stem)
+    is_name_of(&entry.name, stem)
 }
 
 fn is_name_of(user: &str, app: &str) -> Result<(), String> {

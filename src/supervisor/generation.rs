@@ -249,6 +249,7 @@ impl Generation {
             output: Some(self.output.hand_over()),
             python: self.python.clone(),
             relays: self.relays,
+            lacks: self.lacks.clone(),
             totals: self.totals().by_name(),
         }
     }
@@ -285,7 +286,7 @@ impl Generation {
             failure: None,
             unreadable: 0,
             plan: None,
-            lacks: Vec::new(),
+            lacks: state.lacks.clone(),
             launch: None,
             relays: false,
             python: state.python.clone(),
@@ -333,12 +334,16 @@ impl Generation {
         }
     }
 
-    /// It has spoken, so it was executed: what it does without is known by now.
+    /// It has spoken, so it was executed: what it does without is known by now. Only what is new is told, however
+    /// often it speaks.
     pub fn learn_lacks(&mut self) -> &[String] {
-        if let Some(plan) = self.plan.take() {
-            self.lacks = plan.lacks();
+        match self.plan.take() {
+            Some(plan) => {
+                self.lacks = plan.lacks();
+                &self.lacks
+            }
+            None => &[],
         }
-        &self.lacks
     }
 
     /// Why its program could not be executed, once it has ended.

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::control::Purpose;
+use super::orphans::Company;
 use super::output::OutputState;
 use super::pid_file::HandedPidFile;
 use super::record::{Birth, LastReload, Tally};
@@ -53,6 +54,8 @@ pub struct HandOver {
     /// Children that are not the server's.
     #[serde(default)]
     pub foreign: BTreeSet<i32>,
+    #[serde(default)]
+    pub company: Company,
 }
 
 /// A listener of the supervisor's own.
@@ -106,6 +109,9 @@ pub struct GenerationState {
     /// It passes connections on by the relay of its app.
     #[serde(default)]
     pub relays: bool,
+    /// What it is not isolated by.
+    #[serde(default)]
+    pub lacks: Vec<String>,
 }
 
 /// The relay of an app. A program that speaks another format makes one of its own.
@@ -177,6 +183,7 @@ impl HandOver {
             doors: Vec::new(),
             pid_file: None,
             foreign: BTreeSet::new(),
+            company: Company::Alone,
         }
     }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid, getuid};
+use serde::{Deserialize, Serialize};
 
 use crate::log::{self, Allowed, Throttle, more_like_this};
 use crate::sys::clock::{MILLISECOND, Nanos, SECOND};
@@ -28,12 +29,24 @@ const TOLD: u32 = 2;
 pub struct Orphans {
     /// Children of whoever has executed this program: they are not ours to end.
     foreign: BTreeSet<i32>,
+    company: Company,
     /// When each was found.
     known: BTreeMap<Pid, Nanos>,
     looked: Nanos,
     /// How many masters there were.
     masters: usize,
     throttle: Throttle,
+}
+
+/// What this process was before it executed this program.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Company {
+    /// All its children are of apps.
+    #[default]
+    Alone,
+    /// It had children, whose orphans come to it as those of apps do.
+    Shared,
 }
 
 /// How much time they have.
@@ -46,17 +59,28 @@ pub enum Patience {
 impl Orphans {
     /// From now on orphans become children of this process.
     pub fn adopt() -> Orphans {
-        let foreign = family::children().into_iter().map(Pid::as_raw).collect();
-        Orphans::resume(foreign)
+        let foreign: BTreeSet<i32> = family::children().into_iter().map(Pid::as_raw).collect();
+        let company = match foreign.is_empty() {
+            true => Company::Alone,
+            false => Company::Shared,
+        };
+        if company == Company::Shared {
+            log::info!(
+                "whoever has started this server had started other processes before: of what is left behind, only \
+                 what runs as the user of an app, and not as that of the server, is ended"
+            );
+        }
+        Orphans::resume(foreign, company)
     }
 
     /// The same after an upgrade.
-    pub fn resume(foreign: BTreeSet<i32>) -> Orphans {
+    pub fn resume(foreign: BTreeSet<i32>, company: Company) -> Orphans {
         if let Err(error) = family::adopt_orphans() {
             log::warning!("what apps leave behind goes on: {error}");
         }
         Orphans {
             foreign,
+            company,
             throttle: Throttle::new(TOLD),
             ..Orphans::default()
         }
@@ -65,6 +89,10 @@ impl Orphans {
     /// For the program that replaces this one.
     pub fn foreign(&self) -> BTreeSet<i32> {
         self.foreign.clone()
+    }
+
+    pub fn company(&self) -> Company {
+        self.company
     }
 
     pub fn wake_at(&self) -> Option<Nanos> {
@@ -99,9 +127,10 @@ impl Orphans {
         self.foreign
             .retain(|pid| children.contains(&Pid::from_raw(*pid)));
         let mut orphans = children;
+        let company = self.company;
         orphans.retain(|pid| {
             let is_foreign = self.foreign.contains(&pid.as_raw());
-            !is_foreign && !(surroundings.is_own)(*pid) && surroundings.is_of_an_app(*pid)
+            !is_foreign && !(surroundings.is_own)(*pid) && surroundings.is_of_an_app(*pid, company)
         });
         self.known.retain(|pid, _| orphans.contains(pid));
         let grace = match surroundings.patience {
@@ -144,10 +173,11 @@ pub struct Surroundings<'a> {
 }
 
 impl Surroundings<'_> {
-    /// The first process of a container inherits orphans of others, too (`docker exec`).
-    fn is_of_an_app(&self, pid: Pid) -> bool {
-        let is_first = getpid().as_raw() == 1;
+    /// The first process of a container inherits orphans of others, too (`docker exec`), and so does a server that
+    /// a script with processes of its own has executed.
+    fn is_of_an_app(&self, pid: Pid, company: Company) -> bool {
+        let is_mixed = getpid().as_raw() == 1 || company == Company::Shared;
         let is_users = |user| user != getuid().as_raw() && self.users.contains(&user);
-        !is_first || family::user(pid).is_some_and(is_users)
+        !is_mixed || family::user(pid).is_some_and(is_users)
     }
 }

@@ -229,7 +229,9 @@ pub(super) fn resume(
     }
     control.own_files(&handed.doors);
     let host = served.host();
-    let orphans = host.as_ref().map(|_| Orphans::resume(handed.foreign));
+    let orphans = host
+        .as_ref()
+        .map(|_| Orphans::resume(handed.foreign, handed.company));
     let mut supervisor = Supervisor {
         arguments,
         apps,

@@ -4,7 +4,6 @@
 
 use super::app::App;
 use super::hand_over::HandOver;
-use super::orphans::Orphans;
 use super::pid_file::PidFile;
 use super::upgrade::Upgrade;
 use super::{Course, Supervisor, upgrade};
@@ -64,11 +63,9 @@ impl Supervisor {
         let mut state = HandOver::new(VERSION, program.clone(), apps);
         state.birth = Some(self.birth);
         state.doors = self.control.hand_over();
-        state.foreign = self
-            .orphans
-            .as_ref()
-            .map(Orphans::foreign)
-            .unwrap_or_default();
+        if let Some(orphans) = &self.orphans {
+            (state.foreign, state.company) = (orphans.foreign(), orphans.company());
+        }
         state.pid_file = self.pid_file.as_ref().map(PidFile::hand_over);
         match upgrade {
             Upgrade::Asked => Upgrade::check(&program, &self.arguments, &state, now),

@@ -200,7 +200,7 @@ fn a_file_of_a_user_is_an_app_of_that_user_under_strict_rules() {
         ("nobody.reload", "reload is for the administrator"),
         ("nobody.start", "start-timeout: at most "),
         ("nobody.grace", "graceful-timeout: at most "),
-        ("daemon", "it belongs to nobody"),
+        ("\"daemon.toml\"", "it belongs to nobody"),
         ("root", "it belongs to root"),
         ("nobody.link", "it is a link"),
     ] {

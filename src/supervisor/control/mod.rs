@@ -20,6 +20,7 @@ mod stats;
 mod verbs;
 mod web;
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::poll::{PollFd, PollFlags};
@@ -31,7 +32,7 @@ use crate::config::Settings;
 use crate::control::{Asked, Kind, Page, Refused, Reply, Stats, Wanted, respond};
 use crate::error::Result;
 use crate::link::Ticket;
-use crate::log;
+use crate::log::{self, Allowed, Throttle};
 use crate::net::Listener;
 use crate::sys::clock::{self, Nanos, SECOND};
 use crate::sys::diag::Diag;
@@ -85,6 +86,8 @@ pub struct Control {
     next_client: Id,
     next_ticket: Ticket,
     pending: Vec<Pending>,
+    /// Of users of apps, who can ask at will.
+    changes: BTreeMap<u32, Throttle>,
     /// The last statistics, and when they were taken.
     last: Option<(Nanos, Stats)>,
     diag: Option<Diag>,
@@ -103,6 +106,8 @@ const MOST_CLIENTS: usize = 64;
 /// Of them, clients of one user of an app, and of all such users: there is room for others.
 const MOST_OF_USER: usize = 8;
 const MOST_OF_USERS: usize = 48;
+/// What one of them may change within a second: each is logged, and a reload reads files.
+const CHANGES: u32 = 5;
 /// Connections accepted per wake-up and listener.
 const ACCEPTS: usize = 16;
 /// After `accept` failed for want of descriptors or memory.
@@ -129,6 +134,7 @@ impl Control {
             next_client: 0,
             next_ticket: 0,
             pending: Vec::new(),
+            changes: BTreeMap::new(),
             last: None,
             diag: Diag::open().ok(),
         })
@@ -267,6 +273,23 @@ impl Control {
     fn crowds(&self, role: Role) -> bool {
         let own = self.clients.iter().filter(|client| client.role == role);
         own.count() >= MOST_OF_USER
+    }
+
+    /// Whether this client may change something now.
+    fn admit_change(&mut self, role: Role, now: Nanos) -> Result<(), Refused> {
+        let Some(user) = role.owner() else {
+            return Ok(());
+        };
+        let throttle = self.changes.entry(user);
+        match throttle.or_insert_with(|| Throttle::new(CHANGES)).ask(now) {
+            Allowed::Yes { .. } => Ok(()),
+            Allowed::No => {
+                let text = format!(
+                    "you have asked for {CHANGES} changes within a second, try again later"
+                );
+                Err(Refused::new(Kind::Busy, text))
+            }
+        }
     }
 
     /// What a client may do; nothing if it has left.

@@ -91,6 +91,7 @@ impl Supervisor {
         };
         let name = request.verb.name();
         if !request.verb.only_reads() {
+            self.control.admit_change(role, now)?;
             log::info!("{name} was asked for ({who})");
         }
         match &request.verb {
