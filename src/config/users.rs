@@ -30,7 +30,7 @@ pub(super) struct UserFile {
 /// More than any app needs.
 const LARGEST: u64 = 64 << 10;
 /// Apps of one user: each costs the server memory, a descriptor and time on reload.
-const MOST: u32 = 32;
+const MOST: usize = 32;
 
 /// Reads the files of the directory; of each user [`MOST`] at most.
 ///
@@ -55,12 +55,12 @@ pub(super) fn files(directory: &Path) -> Result<Vec<UserFile>, String> {
     // The app that is called like its user comes before the others.
     found.sort_by(|a, b| (a.file_stem(), a).cmp(&(b.file_stem(), b)));
     // Of each owner, whatever is in them.
-    let mut counts: BTreeMap<Option<u32>, u32> = BTreeMap::new();
+    let mut counts: BTreeMap<Option<u32>, usize> = BTreeMap::new();
     let mut files = Vec::new();
     for path in found {
         let owner = owner(opened.as_fd(), &path);
         let count = counts.entry(owner).or_default();
-        *count = count.saturating_add(1);
+        *count += 1;
         let mut file = match *count {
             // Of the others nothing is kept, not even that they are there.
             count if count > MOST + 1 => continue,

@@ -219,3 +219,26 @@ os.wait()
     daemon.signal(Signal::SIGKILL);
     daemon.wait_gone();
 }
+
+#[test]
+fn a_file_that_is_nested_without_end_disables_its_app_alone() {
+    let Some((hosting, users)) = shared("") else {
+        return;
+    };
+    put(users.join("daemon.toml"), OTHER, "target = 'some'\n");
+    let hosted = hosting.expect_error("is disabled").start();
+    let deep = 30_000;
+    for (name, text) in [
+        ("nobody.a.yaml", format!("x:\n{}\n", "- ".repeat(deep))),
+        ("nobody.b.yaml", format!("x: {}\n", "[".repeat(deep))),
+        ("nobody.c.toml", format!("x = {}\n", "[".repeat(deep))),
+        ("nobody.d.toml", format!("a{} = 1\n", ".a".repeat(deep))),
+    ] {
+        put(users.join(name), NOBODY, &text);
+    }
+    hosted.ctl(&["reload"]).done();
+    for name in ["nobody.a", "nobody.b", "nobody.c", "nobody.d"] {
+        assert_eq!(hosted.state(name), "disabled");
+    }
+    hosted.get("daemon", "/").assert_text("some");
+}

@@ -4,9 +4,15 @@
 
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
 
+use saphyr_parser::{Event, Parser};
+
 use super::{Entries, Entry, Mistake, Value};
 
+/// Lists in lists, more than any setting has: each is a call within a call for whoever builds them.
+const DEEPEST: u32 = 64;
+
 pub fn read(text: &str) -> Entries {
+    check_depth(text)?;
     let documents = MarkedYaml::load_from_str(text).map_err(|error| Mistake {
         line: error.marker().line(),
         reason: error.info().to_owned(),
@@ -33,6 +39,27 @@ pub fn read(text: &str) -> Entries {
             })
         })
         .collect()
+}
+
+/// The text may be of somebody who wants no settings, but the end of the server: a line of `- - - -` is deep.
+fn check_depth(text: &str) -> Result<(), Mistake> {
+    let mut depth = 0_u32;
+    for event in Parser::new_from_str(text) {
+        // What is wrong otherwise is said by whoever reads it.
+        let Ok((event, span)) = event else { break };
+        match event {
+            Event::SequenceStart(..) | Event::MappingStart(..) => depth += 1,
+            Event::SequenceEnd | Event::MappingEnd => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEEPEST {
+            return Err(Mistake {
+                line: span.start.line(),
+                reason: "lists in lists, too many of them".into(),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn mistake(at: &MarkedYaml<'_>, reason: &str) -> Mistake {
@@ -67,5 +94,33 @@ fn scalar(value: &MarkedYaml<'_>) -> Option<String> {
         YamlData::Value(Scalar::FloatingPoint(number)) => Some(number.to_string()),
         YamlData::Value(Scalar::Boolean(truth)) => Some(truth.to_string()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_nested_without_end_is_a_mistake() {
+        let many = 30_000;
+        for text in [
+            format!("x:\n{}\n", "- ".repeat(many)),
+            "- ".repeat(many),
+            "? ".repeat(many),
+            "- ? ".repeat(many),
+            "? - ".repeat(many),
+            "- - a:\n".repeat(many),
+            format!("a:\n{}", ": - ".repeat(many)),
+            format!("a: {}", "[".repeat(many)),
+            format!("a: {}", "{a: ".repeat(many)),
+            (0..300).fold(String::new(), |text, deep| {
+                text + &" ".repeat(deep) + "a:\n"
+            }),
+        ] {
+            let start: String = text.chars().take(20).collect();
+            assert!(read(&text).is_err(), "{start:?}");
+        }
+        assert!(read("a: [1, 2]\nb:\n- 1\n- 2\n").is_ok());
     }
 }
