@@ -1,5 +1,7 @@
 //! The README and the pages beside it: links lead somewhere, and the program understands what they say it does.
 
+mod readme;
+
 use crate::support::{Scratch, only_rswsgi, python, write_program};
 use std::collections::BTreeSet;
 use std::fs;

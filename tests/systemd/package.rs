@@ -49,7 +49,8 @@ chdir = "/srv/shop"
 workers = 2
 access-log = "/var/log/rswsgi/access.log"
 END
-        systemctl enable --quiet --now rswsgi.socket || fail "start"
+        runuser -u rswsgi -- rswsgi --config /etc/rswsgi/rswsgi.toml --check || fail "check"
+        systemctl enable --now rswsgi.socket rswsgi.service 2>/tmp/enabled || fail "start: $(cat /tmp/enabled)"
         expected="one $(id -u rswsgi)"
         [ "$(ask /run/rswsgi/rswsgi.sock)" = "$expected" ] || fail "no answer"
         printf 'target = "shop"\nchdir = "/srv/shop"\nworkers = 1\n' >/etc/rswsgi/shop.toml
