@@ -114,6 +114,7 @@ fn serve(
             (None, vec![app?])
         }
         Served::Many(host) => {
+            hosting::make_room();
             let claimed = control::claim(&host.settings, passed)?;
             control = Control::open(&host.settings, &claimed)?;
             let (host, apps) = hosting::open(*host, claimed.left)?;
@@ -199,7 +200,10 @@ pub(super) fn resume(
         let handed = HandOver::read(state)?;
         let served = match configuration(&arguments)? {
             Invocation::Serve(settings) => Served::One(settings.into()),
-            Invocation::Host(host) => Served::Many(host),
+            Invocation::Host(host) => {
+                hosting::make_room();
+                Served::Many(host)
+            }
             _ => {
                 let message = "the arguments do not ask to serve";
                 return Err(Error::new(Exit::Config, message));

@@ -6,6 +6,7 @@
 pub mod account;
 pub mod append;
 pub mod clock;
+pub mod descriptors;
 pub mod diag;
 pub mod family;
 pub mod fd;

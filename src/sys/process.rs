@@ -197,6 +197,7 @@ pub(super) fn preparation(
         // What comes next may take long.
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|errno| preparing(errno.into()))?;
         isolation.before_drop();
+        super::descriptors::restore().map_err(preparing)?;
         privileges.apply().map_err(preparing)?;
         // A change of credentials takes it away again: prctl(2), PR_SET_PDEATHSIG.
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|errno| preparing(errno.into()))?;
@@ -321,10 +322,14 @@ pub fn replace(
             .collect::<Result<_, _>>()?;
         let environment: Vec<CString> =
             environment.iter().map(variable).collect::<Result<_, _>>()?;
+        super::descriptors::restore()?;
         Ok(nix::unistd::execve(&program, &arguments, &environment)?)
     };
     match execute() {
-        Err(error) => error,
+        Err(error) => {
+            super::descriptors::raise_again();
+            error
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Two hundred apps of twenty users in one server: what they cost while nobody asks.
 
 use super::{module, ours};
-use crate::support::Hosting;
+use crate::support::{Hosted, Hosting};
+use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 
 const APPS: u64 = 200;
@@ -44,4 +45,38 @@ fn two_hundred_idle_apps_have_no_process_and_cost_little() {
     let apps = list["apps"].as_array().expect("a list");
     assert_eq!(apps.len() as u64, APPS);
     assert!(apps.iter().all(|app| app["state"] == "at rest"));
+}
+
+const RUNNING: usize = 12;
+
+/// Of all apps, which says that they run: soft and hard limit of their descriptors.
+fn limits(hosted: &Hosted) -> Vec<String> {
+    let names = (0..RUNNING).map(|number| format!("a{number}"));
+    names.map(|name| hosted.get(&name, "/").text()).collect()
+}
+
+#[test]
+fn more_apps_run_than_the_soft_limit_of_descriptors_allows() {
+    if !ours() {
+        return;
+    }
+    let text = "import resource\n\
+                def application(environ, start_response):\n    \
+                    start_response('200 OK', [])\n    \
+                    limits = resource.getrlimit(resource.RLIMIT_NOFILE)\n    \
+                    return [repr(limits).encode()]\n";
+    let mut hosting = Hosting::new("").file("limited.py", text);
+    for number in 0..RUNNING {
+        hosting = hosting.app(&format!("a{number}"), "target = 'limited'\n");
+    }
+    // About nine for each.
+    let hosted = hosting
+        .change(|server| server.under(["prlimit", "--nofile=64:1024"]))
+        .start();
+    let as_it_was = vec!["(64, 1024)"; RUNNING];
+    assert_eq!(limits(&hosted), as_it_was);
+    hosted.server.signal(Signal::SIGUSR2);
+    hosted.server.log.wait_for("upgraded from ");
+    hosted.ctl(&["--app", "a0", "reload"]).done();
+    assert_eq!(limits(&hosted), as_it_was);
 }

@@ -10,9 +10,9 @@ use crate::log::{self, Level};
 use crate::net::{self, Kept, Listener, Passed};
 use crate::supervisor::app::{App, News};
 use crate::supervisor::{Supervisor, check, configuration};
-use crate::sys::account;
 use crate::sys::clock::Nanos;
 use crate::sys::process::cpus;
+use crate::sys::{account, descriptors};
 use nix::unistd::Uid;
 
 /// What a reload has made of the files.
@@ -24,6 +24,15 @@ pub struct Outcome {
     pub removed: Vec<String>,
     /// Apps with a mistake in their files: what runs goes on, what does not is disabled.
     pub mistakes: Vec<(String, String)>,
+}
+
+/// Many apps need many descriptors.
+pub fn make_room() {
+    if let Err(error) = descriptors::raise() {
+        log::warning!(
+            "no more descriptors than usual: {error}; about a hundred apps can run at once with a limit of 1024"
+        );
+    }
 }
 
 /// The apps of a server that starts, and what is to be told of the others.

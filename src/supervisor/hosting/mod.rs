@@ -26,7 +26,7 @@ use crate::supervisor::app::{App, News};
 use crate::supervisor::{Course, Supervisor};
 use crate::sys::clock::Nanos;
 use crate::sys::process::cpus;
-pub use files::{Outcome, check_all, open};
+pub use files::{Outcome, check_all, make_room, open};
 pub use presence::{Door, Presence};
 use refuser::Refuser;
 pub use story::Story;
