@@ -43,7 +43,9 @@ pub(super) enum Accepting {
     Yes,
     /// All connections are in use, and somebody waits for one.
     Full,
-    /// The system has no descriptors or memory left, or a sibling is the better place; until then.
+    /// The same, but a sibling has room.
+    Yielding,
+    /// The system has no descriptors or memory left; until then.
     Paused(Nanos),
     /// The worker drains.
     Never,
@@ -92,14 +94,24 @@ impl Worker<'_> {
         let doors = events.iter().filter(is_door).count();
         let has_work = events.len() > doors || !self.runnable.is_empty();
         // Also if the connection is to be taken in this round: not before the work that comes first is done.
-        if doors > 0 && has_work {
+        // A call that comes with a connection is not answered but passed on: each means one that waits.
+        if doors > 1 || (doors > 0 && has_work) {
             let _ = self.nudge.write(1);
         }
     }
 
-    /// A sibling is busy and has left a connection to us: where it waits.
+    /// A sibling is busy and has left a connection to us: where it waits. Several calls look like one, so
+    /// whoever takes something passes the call on; who finds nothing lets it end.
     pub(super) fn answer_nudge(&self) -> Option<Door> {
         let _ = self.nudge.read();
+        let found = self.look_for_left();
+        if found.is_some() {
+            let _ = self.nudge.write(1);
+        }
+        found
+    }
+
+    fn look_for_left(&self) -> Option<Door> {
         if self
             .floor
             .ground
@@ -272,7 +284,7 @@ impl Worker<'_> {
         }
         let has_place = |row: &Row| (row.connections() as usize) < most;
         if self.idle_siblings().any(has_place) {
-            self.leave_to_others(Accepting::Paused(self.now + QUIET));
+            self.leave_to_others(Accepting::Yielding);
             return false;
         }
         if self.vacate() {
@@ -293,7 +305,7 @@ impl Worker<'_> {
         self.leave_to_others(Accepting::Full);
     }
 
-    /// Takes no connection for a moment.
+    /// Takes no connection for a moment, or until a place is free.
     fn leave_to_others(&mut self, accepting: Accepting) {
         // It may be us alone that the kernel has woken.
         let _ = self.nudge.write(1);

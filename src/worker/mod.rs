@@ -334,7 +334,7 @@ impl<'a> Worker<'a> {
                 return Ok(leave);
             }
             if calls == Calls::Sibling {
-                waiting = waiting.or(self.answer_nudge());
+                waiting = waiting.or_else(|| self.answer_nudge());
             }
             self.accept_if_idle(py, waiting, ready, calls);
             if self.leave == Some(Leave::Drained) {
@@ -453,7 +453,7 @@ impl<'a> Worker<'a> {
     }
 
     fn listen_if_not_full(&mut self) {
-        if self.accepting == Accepting::Full {
+        if matches!(self.accepting, Accepting::Full | Accepting::Yielding) {
             self.resume_listening();
         }
     }
@@ -470,7 +470,7 @@ impl<'a> Worker<'a> {
             Accepting::Paused(until) if until <= self.now => self.resume_listening(),
             Accepting::Paused(until) => self.wake_at(until),
             // Tries for itself, and waits again where there is none.
-            Accepting::Full => self.resume_listening(),
+            Accepting::Full | Accepting::Yielding => self.resume_listening(),
             Accepting::NotYet | Accepting::Yes | Accepting::Never => {}
         }
         let overdue: Vec<usize> = self

@@ -155,6 +155,30 @@ fn nobody_makes_room_while_a_sibling_has_some() {
     }
 }
 
+/// Two places and never more than two clients: each finds one at once, whichever worker has it. With a pause
+/// of a worker in the way, half of them would wait for 100 ms.
+#[test]
+fn who_has_left_clients_to_a_sibling_takes_them_again_when_it_has_room() {
+    if !ours() {
+        return;
+    }
+    let server = plain().workers(2).arg("--max-connections", "1").start();
+    let mut other = None;
+    let mut times: Vec<_> = (0..41)
+        .map(|_| {
+            let now = Instant::now();
+            let mut client = server.connect();
+            client.get("/").assert_status(200);
+            other = Some(client);
+            now.elapsed()
+        })
+        .collect();
+    drop(other);
+    times.sort_unstable();
+    let most = times[times.len() * 3 / 4];
+    assert!(most < Duration::from_millis(50), "{times:?}");
+}
+
 #[test]
 fn a_new_client_takes_the_descriptor_of_the_longest_idle_one() {
     if !ours() {

@@ -313,9 +313,7 @@ impl Worker<'_> {
             // The supervisor learns by this that all is done.
             shut_down(&self.listeners[origin]);
         }
-        if self.accepting == Accepting::Full {
-            self.resume_listening();
-        }
+        self.listen_if_not_full();
     }
 
     /// A connection that cannot go on.

@@ -199,11 +199,15 @@ impl Worker<'_> {
     /// Lets go of those that have left: they are open elsewhere.
     pub(in crate::worker) fn forget_gone_was(&mut self) {
         let gone = std::mem::take(&mut self.connections.was().gone);
+        if gone.is_empty() {
+            return;
+        }
         for place in gone {
             if self.was.open.contains(place) {
                 drop(self.was.open.remove(place));
             }
         }
+        self.listen_if_not_full();
     }
 
     /// Others take the connections on which nothing is half done.
