@@ -179,6 +179,27 @@ fn a_traceback_is_for_clients_of_this_machine() {
 }
 
 #[test]
+fn a_client_that_a_proxy_cannot_describe_is_not_of_this_machine() {
+    let bind = "fd://3?proxy-protocol=on";
+    let mut server = shop(&version("one")).tcp().arg("--bind", bind).start();
+    server.expect_error("reload failed");
+    server.expect_error("Error: ");
+    let ask = |header: &[u8]| {
+        let mut client = server.connect_to(0);
+        client.send([header, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"].concat());
+        client.response()
+    };
+    let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+    ask(local).assert_text("one");
+    save(&server, "shop.py", BROKEN);
+    wait_until("the page", || (ask(local).status == 500).then_some(()));
+    let page = ask(b"PROXY UNKNOWN\r\n");
+    page.assert_status(500);
+    assert!(!page.text().contains("SyntaxError"), "{}", page.text());
+    assert!(ask(local).text().contains("SyntaxError"));
+}
+
+#[test]
 fn a_first_start_that_fails_waits_for_a_save() {
     let mut server = shop(BROKEN)
         .expect_error("cannot serve shop")

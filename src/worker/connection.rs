@@ -97,6 +97,10 @@ impl Connection {
     pub fn take_peer(&mut self, py: Python<'_>) -> Peer {
         match self.peer.take() {
             Some((made_for, peer)) if made_for == self.client => peer,
+            // The proxy is here, but not who is behind it.
+            _ if self.traits.has(Traits::ANONYMOUS) => {
+                Peer::new(py, self.client).placed_elsewhere()
+            }
             _ => Peer::new(py, self.client),
         }
     }

@@ -70,6 +70,12 @@ impl Peer {
         }
     }
 
+    /// The address is that of somebody else than the client.
+    pub fn placed_elsewhere(self) -> Self {
+        let place = Place::Elsewhere;
+        Self { place, ..self }
+    }
+
     pub fn place(&self) -> Place {
         self.place
     }
