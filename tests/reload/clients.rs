@@ -154,7 +154,7 @@ fn what_is_told_to_rest_finishes_and_serves_again_after_a_reload() {
     gate.open();
     running.response().assert_text("one");
     wait_until("the generation to leave", || {
-        server.crew().is_empty().then_some(())
+        server.masters().is_empty().then_some(())
     });
     // It is taken by the kernel and waits.
     let mut waiting = server.connect();
