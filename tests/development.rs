@@ -67,11 +67,7 @@ fn ask_as(server: &Running, host: &str, fields: &str) -> crate::support::Respons
 fn a_save_is_served_whichever_way_the_editor_writes() {
     let server = shop(&version("one")).start();
     server.get("/").assert_text("one");
-    assert!(
-        server.log.text().contains("with 1 worker "),
-        "{}",
-        server.log.text()
-    );
+    server.log.wait_for("with 1 worker ");
     save(&server, "shop.py", &version("two"));
     wait_answer(&server, "two");
     // A new file that is renamed into the place of the old one.
