@@ -347,7 +347,7 @@ fn passed_sockets_are_found_by_their_names() {
     page.assert_status(200);
     assert!(page.text().contains("rswsgi_"), "{}", page.text());
     ask(1, "/pid").assert_status(200);
-    assert!(server.log.text().contains("serving procs on unix:"));
+    server.log.wait_for("serving procs on unix:");
     server.finish();
 }
 
