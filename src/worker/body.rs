@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use crate::http::{Chunked, Refusal};
+use crate::wsgi::RequestBody;
 
 /// How the end is recognised.
 enum Rest {
@@ -49,6 +50,19 @@ pub struct Progress {
 pub enum Received {
     Memory(Vec<u8>),
     File(File, u64),
+}
+
+impl Received {
+    /// For the application; `memory` keeps what is not in a file.
+    pub fn lend(self, memory: &mut Vec<u8>) -> RequestBody<'_> {
+        match self {
+            Received::Memory(bytes) => {
+                *memory = bytes;
+                RequestBody::Memory(memory)
+            }
+            Received::File(file, length) => RequestBody::File(file, length),
+        }
+    }
 }
 
 impl Body {

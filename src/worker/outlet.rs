@@ -440,12 +440,6 @@ impl Outlet {
     }
 }
 
-impl From<Gone> for Unsent {
-    fn from(_: Gone) -> Self {
-        Unsent::Gone
-    }
-}
-
 impl Wire for Outlet {
     fn send(
         &mut self,

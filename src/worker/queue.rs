@@ -1,4 +1,5 @@
-//! Bytes that the socket of a connection has not taken yet: kept, referred to, or in a file.
+//! Bytes that the socket of a connection, or the pipe of one over WAS, has not taken yet: kept, referred to,
+//! or in a file.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -9,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::sys::socket::{self, Push};
+use crate::wsgi::Unsent;
 
 /// Buffers per `sendmsg(2)`.
 pub const PARTS: usize = 64;
@@ -23,9 +25,15 @@ enum Segment {
     File { file: File, offset: u64, left: u64 },
 }
 
-/// The socket is closed at the other side.
+/// Nobody takes what is left.
 #[derive(Debug)]
 pub struct Gone;
+
+impl From<Gone> for Unsent {
+    fn from(_: Gone) -> Self {
+        Unsent::Gone
+    }
+}
 
 pub enum Failure {
     /// See [`Gone`].
@@ -38,6 +46,15 @@ impl From<Gone> for Failure {
     fn from(_: Gone) -> Self {
         Self::Gone
     }
+}
+
+pub enum Next<'a> {
+    Memory(Vec<IoSlice<'a>>, Push),
+    File {
+        file: &'a File,
+        offset: u64,
+        length: usize,
+    },
 }
 
 /// No segment of it is empty: that would look like a socket that takes nothing.
@@ -100,13 +117,16 @@ impl Queue {
         sent: &mut u64,
     ) -> Result<(), Failure> {
         let mut turn = 0;
-        while turn < TURN {
-            let taken = match self.segments.front() {
-                None => break,
-                Some(Segment::File { file, offset, left }) => {
-                    send_file(socket, file, *offset, *left)?
-                }
-                Some(_) => self.send_memory(py, socket)?,
+        while turn < TURN
+            && let Some(next) = self.next(py)
+        {
+            let taken = match next {
+                Next::Memory(parts, push) => offer(socket, &parts, push)?,
+                Next::File {
+                    file,
+                    offset,
+                    length,
+                } => send_file(socket, file, offset, length)?,
             };
             if taken == 0 {
                 break;
@@ -118,8 +138,15 @@ impl Queue {
         Ok(())
     }
 
-    /// Sends what is in memory before the next file.
-    fn send_memory(&self, py: Python<'_>, socket: BorrowedFd<'_>) -> Result<usize, Gone> {
+    /// What is to be sent next: a piece of a file, or what is in memory before the next one.
+    pub fn next<'a>(&'a self, py: Python<'a>) -> Option<Next<'a>> {
+        if let Segment::File { file, offset, left } = self.segments.front()? {
+            return Some(Next::File {
+                file,
+                offset: *offset,
+                length: usize::try_from(*left).unwrap_or(FILE_PIECE).min(FILE_PIECE),
+            });
+        }
         let mut parts = Vec::with_capacity(self.segments.len().min(PARTS));
         let mut push = Push::Now;
         for segment in self.segments.iter().take(PARTS) {
@@ -134,10 +161,11 @@ impl Queue {
                 }
             }
         }
-        offer(socket, &parts, push)
+        Some(Next::Memory(parts, push))
     }
 
-    fn consume(&mut self, py: Python<'_>, mut taken: usize) {
+    /// So many bytes of what was next have been sent.
+    pub fn consume(&mut self, py: Python<'_>, mut taken: usize) {
         while taken > 0 {
             let Some(front) = self.segments.front_mut() else {
                 return;
@@ -179,10 +207,9 @@ fn send_file(
     socket: BorrowedFd<'_>,
     file: &File,
     offset: u64,
-    left: u64,
+    length: usize,
 ) -> Result<usize, Failure> {
-    let piece = usize::try_from(left).unwrap_or(FILE_PIECE).min(FILE_PIECE);
-    match socket::send_file(socket, file.as_fd(), offset, piece) {
+    match socket::send_file(socket, file.as_fd(), offset, length) {
         Ok(0) => Err(Failure::File),
         Ok(taken) => Ok(taken),
         Err(error) => match error.kind() {

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use nix::sys::epoll::EpollFlags;
 use pyo3::prelude::*;
 
-use super::body::{Body, Failure, Progress, Received, Storage};
+use super::body::{Body, Failure, Progress, Storage};
 use super::connection::Phase;
 use super::{BODIES_IN_MEMORY, Id, READ, TURN, Worker};
 use crate::http::Refusal;
@@ -296,13 +296,9 @@ impl Worker<'_> {
             return Step::Wait;
         };
         self.held -= body.in_memory();
-        let memory;
+        let mut memory = Vec::new();
         let body = match body.finish() {
-            Ok(Received::Memory(bytes)) => {
-                memory = bytes;
-                RequestBody::Memory(&memory)
-            }
-            Ok(Received::File(file, length)) => RequestBody::File(file, length),
+            Ok(received) => received.lend(&mut memory),
             Err(error) => return self.cannot_store(py, id, &error),
         };
         // The head is read a second time, which costs less than keeping what it said.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 
-use super::super::body::Received;
 use super::super::floor::Lent;
 use super::super::{Leave, Worker};
 use super::line::Line;
@@ -33,13 +32,9 @@ impl Worker<'_> {
             return Step::Wait;
         };
         self.held -= body.in_memory();
-        let memory;
+        let mut memory = Vec::new();
         let body = match body.finish() {
-            Ok(Received::Memory(bytes)) => {
-                memory = bytes;
-                RequestBody::Memory(&memory)
-            }
-            Ok(Received::File(file, length)) => RequestBody::File(file, length),
+            Ok(received) => received.lend(&mut memory),
             Err(error) => {
                 log::error!("cannot read a request body again: {error}");
                 return self.refuse_was(place, 503);

@@ -1,36 +1,23 @@
 //! The sending half of a WAS connection: head and length go out as packets, the body into its pipe. What
 //! the pipe does not take is kept for the event loop to write.
 
-use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{ErrorKind, IoSlice};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
 
 use super::line::{Hold, Line, Lost};
 use crate::sys::clock::{self, Nanos};
 use crate::sys::{forks, pipe};
 use crate::was::{Content, Head, Metric, check_fields, client_status};
+use crate::worker::queue::{Gone, Next, Queue};
 use crate::wsgi::{Body, End, Response, Start, Unsent, Wire, deadline};
 
-/// Buffers per `writev(2)`.
-const PARTS: usize = 64;
-/// Bytes per `splice(2)`: more than a pipe holds.
-const FILE_PIECE: usize = 1 << 20;
 /// How long an iterator that waits for its reader sleeps at most before it looks whether somebody else
 /// has answered the client.
 const LOOK: Duration = Duration::from_millis(100);
-
-/// Bytes that wait for the pipe.
-enum Segment {
-    Bytes(Vec<u8>, usize),
-    Object(Py<PyBytes>, usize),
-    File { file: File, offset: u64, left: u64 },
-}
 
 /// What the response is an answer to.
 #[derive(Debug, Clone, Copy, Default)]
@@ -45,8 +32,8 @@ pub struct Spout {
     asked: Asked,
     /// What the head has said; nothing before it.
     content: Option<Content>,
-    queue: VecDeque<Segment>,
-    queued: usize,
+    /// What waits for the pipe.
+    queue: Queue,
     /// The pipe has taken less than it was given: it is full until the event loop says otherwise.
     is_full: bool,
     /// Bytes of the body so far, written or not.
@@ -58,24 +45,13 @@ pub struct Spout {
     kept: Option<Vec<u8>>,
 }
 
-/// Nobody wants what is left.
-#[derive(Debug)]
-struct Gone;
-
-impl From<Gone> for Unsent {
-    fn from(_: Gone) -> Self {
-        Unsent::Gone
-    }
-}
-
 impl Spout {
     pub fn new(line: Arc<Line>, bound: usize, patience: Duration) -> Self {
         Self {
             line,
             asked: Asked::default(),
             content: None,
-            queue: VecDeque::new(),
-            queued: 0,
+            queue: Queue::default(),
             is_full: false,
             given: 0,
             bound,
@@ -112,7 +88,6 @@ impl Spout {
 
     fn drop_rest(&mut self) {
         self.queue.clear();
-        self.queued = 0;
     }
 
     /// Sends a whole response of the server's own. `fields`: rendered.
@@ -129,7 +104,7 @@ impl Spout {
         hold.respond(&head, &[]);
         self.content = Some(content);
         if matches!(content, Content::Body { .. }) {
-            self.enqueue(page.to_vec());
+            self.enqueue(page);
         }
         let _ = self.push(py, &mut hold);
         hold.speak();
@@ -158,17 +133,14 @@ impl Spout {
         hold.speak();
     }
 
-    fn enqueue(&mut self, bytes: Vec<u8>) {
-        if !bytes.is_empty() {
-            self.given += bytes.len() as u64;
-            self.queued += bytes.len();
-            self.queue.push_back(Segment::Bytes(bytes, 0));
-        }
+    fn enqueue(&mut self, bytes: &[u8]) {
+        self.given += bytes.len() as u64;
+        self.queue.push_bytes(bytes, 0);
     }
 
     /// Writes from the queue until it is empty or the pipe takes no more.
     fn push(&mut self, py: Python<'_>, hold: &mut Hold<'_>) -> Result<(), Gone> {
-        while let Some(front) = self.queue.front() {
+        while !self.queue.is_empty() {
             if hold.lost().is_some() || !hold.session().is_writable() {
                 self.drop_rest();
                 return Err(Gone);
@@ -176,31 +148,21 @@ impl Spout {
             if self.is_full {
                 return Ok(());
             }
-            let is_file = matches!(front, Segment::File { .. });
-            let written = match front {
-                Segment::File { file, offset, left } => {
-                    let piece = usize::try_from(*left).unwrap_or(FILE_PIECE).min(FILE_PIECE);
-                    match pipe::splice_from(file, *offset, self.line.output(), piece) {
-                        // The file has become shorter than it was.
-                        Ok(0) => {
-                            self.drop_rest();
-                            hold.cut();
-                            return Ok(());
-                        }
-                        other => other,
-                    }
-                }
-                _ => {
-                    let mut parts = Vec::with_capacity(self.queue.len().min(PARTS));
-                    for segment in self.queue.iter().take(PARTS) {
-                        match segment {
-                            Segment::Bytes(bytes, at) => parts.push(IoSlice::new(&bytes[*at..])),
-                            Segment::Object(object, at) => {
-                                parts.push(IoSlice::new(&object.as_bytes(py)[*at..]));
-                            }
-                            Segment::File { .. } => break,
-                        }
-                    }
+            let Some(next) = self.queue.next(py) else {
+                break;
+            };
+            let is_file = matches!(next, Next::File { .. });
+            let written = match next {
+                Next::File {
+                    file,
+                    offset,
+                    length,
+                } => match pipe::splice_from(file, offset, self.line.output(), length) {
+                    // The file has become shorter than it was.
+                    Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
+                    other => other,
+                },
+                Next::Memory(parts, _) => {
                     let whole: usize = parts.iter().map(|part| part.len()).sum();
                     let written = pipe::write(self.line.output(), &parts);
                     self.is_full = written.as_ref().is_ok_and(|count| *count < whole);
@@ -210,7 +172,7 @@ impl Spout {
             match written {
                 Ok(count) => {
                     hold.session_mut().was_written(count as u64);
-                    self.consume(py, count);
+                    self.queue.consume(py, count);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.is_full = true;
@@ -232,39 +194,11 @@ impl Spout {
         Ok(())
     }
 
-    fn consume(&mut self, py: Python<'_>, mut taken: usize) {
-        while taken > 0 {
-            let Some(front) = self.queue.front_mut() else {
-                return;
-            };
-            let (length, at) = match front {
-                Segment::Bytes(bytes, at) => (bytes.len(), at),
-                Segment::Object(object, at) => (object.as_bytes(py).len(), at),
-                Segment::File { offset, left, .. } => {
-                    let used = (taken as u64).min(*left);
-                    *offset += used;
-                    *left -= used;
-                    if *left == 0 {
-                        self.queue.pop_front();
-                    }
-                    return;
-                }
-            };
-            let used = taken.min(length - *at);
-            *at += used;
-            taken -= used;
-            self.queued -= used;
-            if *at == length {
-                self.queue.pop_front();
-            }
-        }
-    }
-
     /// Keeps an application that produces faster than its client reads from filling the memory.
     fn wait_for_reader(&mut self, py: Python<'_>) -> Result<(), Unsent> {
         let line = Arc::clone(&self.line);
         let mut waited = Duration::ZERO;
-        while self.queued > self.bound {
+        while self.queue.bytes() > self.bound {
             let watch = |fd, flags| PollFd::new(fd, flags);
             let mut fds = [
                 watch(line.output(), PollFlags::POLLOUT),
@@ -273,7 +207,7 @@ impl Spout {
             let look = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::MAX);
             let wait = || poll(&mut fds, look);
             let ready = deadline::suspended(|| py.detach(wait));
-            let before = self.queued;
+            let before = self.queue.bytes();
             {
                 let mut hold = line.hold();
                 hold.attend();
@@ -282,7 +216,7 @@ impl Spout {
                 hold.speak();
             }
             match ready {
-                _ if self.queued < before => waited = Duration::ZERO,
+                _ if self.queue.bytes() < before => waited = Duration::ZERO,
                 // The client has said something that is no progress.
                 Ok(1..) => {}
                 Ok(_) => waited += LOOK,
@@ -339,25 +273,21 @@ impl Spout {
         }
         if let Some(Content::Body { length }) = self.content {
             match body {
-                Body::Plain(bytes) => self.enqueue(bytes.to_vec()),
+                Body::Plain(bytes) => self.enqueue(bytes),
                 Body::Blocks(blocks) => {
-                    for block in blocks.iter().filter(|block| !block.as_bytes().is_empty()) {
-                        let size = block.as_bytes().len();
-                        self.given += size as u64;
-                        self.queued += size;
-                        let object = Segment::Object((*block).clone().unbind(), 0);
-                        self.queue.push_back(object);
+                    for block in blocks {
+                        self.given += block.as_bytes().len() as u64;
+                        self.queue.push_object(block, 0);
                     }
                 }
                 Body::File {
                     file,
                     offset,
-                    length: left,
-                } if left > 0 => {
-                    self.given += left;
-                    self.queue.push_back(Segment::File { file, offset, left });
+                    length,
+                } => {
+                    self.given += length;
+                    self.queue.push_file(file, offset, length);
                 }
-                Body::File { .. } => {}
             }
             if end != End::Open && length.is_none() {
                 let metrics = self.metrics();
